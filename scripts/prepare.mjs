@@ -1,0 +1,48 @@
+// Installs what package-lock.json names, if that changed since the last time, and builds dist/, if a source did.
+import { execFileSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const at = (...names) => join(root, ...names);
+const run = (file, ...args) => execFileSync(file, args, { cwd: root, stdio: 'inherit' });
+
+const lock = createHash('sha256')
+  .update(readFileSync(at('package-lock.json')))
+  .digest('hex');
+const installed = at('node_modules', '.installed-lock');
+if (read(installed) !== lock) {
+  console.log('Installing what package-lock.json names; this needs the network, and is done once.');
+  // Not `npm ci`: it fails where an optional package for another platform is missing.
+  runNpm('install', '--no-save', '--include=dev', '--no-audit', '--no-fund');
+  writeFileSync(installed, lock);
+}
+
+const built = at('dist', '.built');
+const sources = ['src', 'tsconfig.json', 'tsconfig.build.json', 'package-lock.json'];
+if (!existsSync(built) || newest(sources.map((name) => at(name))) > statSync(built).mtimeMs) {
+  rmSync(at('dist'), { recursive: true, force: true });
+  run(process.execPath, at('node_modules', 'typescript', 'bin', 'tsc'), '-p', 'tsconfig.build.json');
+  writeFileSync(built, '');
+}
+
+function runNpm(...args) {
+  // npm says where it is to the scripts that it runs; on Windows it cannot be called by its bare name.
+  const { npm_execpath } = process.env;
+  if (npm_execpath) run(process.execPath, npm_execpath, ...args);
+  else run('npm', ...args);
+}
+
+function read(path) {
+  return existsSync(path) ? readFileSync(path, 'utf8') : undefined;
+}
+
+function newest(paths) {
+  return Math.max(
+    ...paths.map((path) =>
+      statSync(path).isDirectory() ? newest(readdirSync(path).map((name) => join(path, name))) : statSync(path).mtimeMs,
+    ),
+  );
+}

@@ -1,0 +1,10 @@
+/** Whether this process says that it is for development or tests. Without a word from `NODE_ENV` it is production. */
+export function isDevelopment(): boolean {
+  const { NODE_ENV } = process.env;
+  return NODE_ENV === 'development' || NODE_ENV === 'test';
+}
+
+/** Is this host name one that never leaves the machine? `localhost`, `*.localhost`, `127.0.0.0/8` and `::1`. */
+export function isLoopback(hostname: string): boolean {
+  return /^(?:(?:.+\.)?localhost|127(?:\.\d{1,3}){3}|\[?::1\]?)$/i.test(hostname);
+}

@@ -1,0 +1,127 @@
+/** What one error code means outside the process. */
+interface Row {
+  readonly class: 'ResponseError' | 'VerificationError' | 'StatusError' | 'SessionError' | 'AuthorisationError';
+  /** HTTP status of the answer. */
+  readonly status: number;
+  /** WebSocket close code. */
+  readonly close: number;
+  /** Exit status of the command line. */
+  readonly exit: number;
+}
+
+const response = { class: 'ResponseError', status: 400, close: 4400, exit: 2 } as const;
+const verification = { class: 'VerificationError', status: 400, close: 4400, exit: 3 } as const;
+const status = { class: 'StatusError', status: 401, close: 4401, exit: 4 } as const;
+const session = { class: 'SessionError', status: 401, close: 4401, exit: 5 } as const;
+const authorisation = { class: 'AuthorisationError', status: 403, close: 4403, exit: 6 } as const;
+
+/** Every code that this library gives: its class, HTTP status, WebSocket close code and exit status. */
+export const errorTable = {
+  ERR_RESPONSE_MALFORMED: response,
+  ERR_RESPONSE_VERSION: response,
+  ERR_RESPONSE_DUPLICATED: response,
+
+  ERR_KEY_UNKNOWN: verification,
+  ERR_SIGNATURE_MISSING: verification,
+  ERR_SIGNATURE_INVALID: verification,
+  ERR_URL_MISMATCH: verification,
+  ERR_PARAMS_MISMATCH: verification,
+  ERR_ISSUE_STALE: verification,
+  ERR_ISSUE_FUTURE: verification,
+  ERR_AUTH_UNACCEPTABLE: verification,
+  ERR_IACT_UNSATISFIED: verification,
+  ERR_RESPONSE_REPLAYED: verification,
+  ERR_COOKIES_BLOCKED: verification,
+
+  ERR_WLS_CANCELLED: status,
+  ERR_WLS_NO_ATYPES: status,
+  ERR_WLS_VERSION: status,
+  ERR_WLS_REQUEST: status,
+  ERR_WLS_INTERACTION: status,
+  ERR_WLS_UNAUTHORISED: status,
+  ERR_WLS_DECLINED: status,
+
+  ERR_SESSION_MISSING: session,
+  ERR_SESSION_INVALID: session,
+  ERR_SESSION_EXPIRED: session,
+  ERR_SESSION_IDLE: session,
+  ERR_SESSION_REVOKED: session,
+  ERR_TOKEN_INVALID: session,
+  ERR_DEADLINE: { ...session, status: 408, close: 4408 },
+  ERR_LIMIT_REACHED: { ...session, status: 429, close: 4429 },
+  ERR_STORE_UNAVAILABLE: { ...session, status: 503, close: 1013 },
+
+  ERR_PRINCIPAL_REFUSED: authorisation,
+  ERR_PTAGS_REFUSED: authorisation,
+  ERR_ORIGIN_REFUSED: authorisation,
+} as const satisfies Record<string, Row>;
+
+/** A stable name for what went wrong. */
+export type ErrorCode = keyof typeof errorTable;
+
+type CodeOf<C extends Row['class']> = {
+  [K in ErrorCode]: (typeof errorTable)[K]['class'] extends C ? K : never;
+}[ErrorCode];
+
+/** What every error of this library has. Its message holds no secret, signature or token, and may be shown. */
+export abstract class WebauthError extends Error {
+  readonly code: ErrorCode;
+  /** HTTP status of the answer. */
+  readonly status: number;
+  /** WebSocket close code. */
+  readonly closeCode: number;
+  /** The message may be shown to the person; error handlers of Express read this. */
+  readonly expose = true;
+  /** Where a person can log in (again): a path of this application. Set by the Express glue. */
+  loginUrl?: string;
+
+  constructor(code: ErrorCode, message: string) {
+    // These errors answer what came in from outside. Their place in the code tells nobody anything, and capturing
+    // it would cost more than the refusal does.
+    const { stackTraceLimit } = Error;
+    Error.stackTraceLimit = 0;
+    super(message);
+    Error.stackTraceLimit = stackTraceLimit;
+    this.code = code;
+    this.status = errorTable[code].status;
+    this.closeCode = errorTable[code].close;
+    this.name = errorTable[code].class;
+  }
+}
+
+/** The response does not have the form that the protocol gives it. */
+export class ResponseError extends WebauthError {
+  constructor(code: CodeOf<'ResponseError'>, message: string) {
+    super(code, message);
+  }
+}
+
+/** The response is well formed, and is not an acceptable answer to this login attempt. */
+export class VerificationError extends WebauthError {
+  constructor(code: CodeOf<'VerificationError'>, message: string) {
+    super(code, message);
+  }
+}
+
+/** The login service answered that this attempt did not log in. `R` is the response that said so. */
+export class StatusError<R = unknown> extends WebauthError {
+  readonly response: R;
+  constructor(code: CodeOf<'StatusError'>, message: string, response: R) {
+    super(code, message);
+    this.response = response;
+  }
+}
+
+/** There is no session, or it is over. */
+export class SessionError extends WebauthError {
+  constructor(code: CodeOf<'SessionError'>, message: string) {
+    super(code, message);
+  }
+}
+
+/** The person is known, and may not. */
+export class AuthorisationError extends WebauthError {
+  constructor(code: CodeOf<'AuthorisationError'>, message: string) {
+    super(code, message);
+  }
+}

@@ -1,0 +1,69 @@
+import type { IncomingMessage } from 'node:http';
+import cookieParser from 'cookie-parser';
+import { AuthorisationError, SessionError } from './errors.js';
+
+/** The path and the raw query that a request is for, without decoding anything. */
+export function requestTarget(request: IncomingMessage): { readonly path: string; readonly query: string } {
+  // Express keeps the whole target there when it hands a request to a router below a path.
+  const target = (request as { originalUrl?: string }).originalUrl ?? request.url ?? '/';
+  const mark = target.indexOf('?');
+  return mark < 0 ? { path: target, query: '' } : { path: target.slice(0, mark), query: target.slice(mark + 1) };
+}
+
+const parseCookies = cookieParser();
+
+/**
+ * The value of a cookie, as cookie-parser reads it; undefined if it was not sent.
+ * @throws SessionError if it was sent twice, or as something other than a text.
+ */
+export function readCookie(request: IncomingMessage, name: string): string | undefined {
+  const header = request.headers.cookie;
+  if (header === undefined || !header.includes(name)) return undefined;
+  // Another host of the same domain can add a cookie of our name. Parsers keep the first; we want neither.
+  if (countCookies(header, name) > 1)
+    throw new SessionError('ERR_SESSION_INVALID', `the cookie ${name} was sent twice`);
+  // Express's types are not needed here: cookie-parser reads the headers, and sets `cookies`.
+  parseCookies(request as never, {} as never, () => {});
+  const value: unknown = (request as { cookies?: Record<string, unknown> }).cookies?.[name];
+  if (value === undefined || typeof value === 'string') return value;
+  throw new SessionError('ERR_SESSION_INVALID', `the cookie ${name} is not a plain text`);
+}
+
+/** A `Set-Cookie` for the whole host: not readable by scripts, not sent along by other sites' forms and frames. */
+export function formatCookie(name: string, value: string, options: { secure: boolean; maxAge?: number }): string {
+  const age = options.maxAge === undefined ? '' : `; Max-Age=${options.maxAge}`;
+  return `${name}=${value}; Path=/${age}; HttpOnly; SameSite=Lax${options.secure ? '; Secure' : ''}`;
+}
+
+/**
+ * Holds the request's Origin to a set of allowed ones, as whole strings.
+ * @throws AuthorisationError if it is another one, `null`, doubled, or missing.
+ */
+export function checkOrigin(request: IncomingMessage, allowed: ReadonlySet<string>): void {
+  const origins = request.headersDistinct['origin'] ?? [];
+  if (origins.length === 1 && allowed.has(origins[0] as string)) return;
+  const found = ['no Origin', 'another Origin'][origins.length] ?? 'more than one Origin';
+  throw new AuthorisationError('ERR_ORIGIN_REFUSED', `the request has ${found}; allowed: ${[...allowed].join(', ')}`);
+}
+
+/** Whether a person's browser is going to a page, so that it can be sent elsewhere to log in. */
+export function isNavigation(request: IncomingMessage): boolean {
+  return (request.method === 'GET' || request.method === 'HEAD') && wantsPage(request);
+}
+
+/** Whether the answer is for a person to read, rather than for a program. */
+export function wantsPage({ headers }: IncomingMessage): boolean {
+  const mode = headers['sec-fetch-mode'];
+  if (mode !== undefined && mode !== 'navigate') return false;
+  return headers['x-requested-with'] === undefined && (headers.accept ?? '').includes('text/html');
+}
+
+/** Names compared as cookie-parser splits them: at `;`, trimmed, up to the first `=`. */
+function countCookies(header: string, name: string): number {
+  let count = 0;
+  for (let at = header.indexOf(name); at >= 0; at = header.indexOf(name, at + name.length)) {
+    const before = header.slice(header.lastIndexOf(';', at) + 1, at);
+    if (before.trim() === '' && /^\s*=/.test(header.slice(at + name.length))) count += 1;
+  }
+  return count;
+}

@@ -1,0 +1,200 @@
+import { decodeForm, formatDate, parseDate, parseList, queryPairs } from './codec.js';
+import { isLoopback } from './environment.js';
+import type { Version } from './response.js';
+
+/** What an application asks of the login service, in the words of the wire. */
+export interface AuthRequest {
+  /** Version of the protocol, 3 unless said otherwise. */
+  readonly ver?: Version;
+  /** Absolute http(s) address that the response comes back to. */
+  readonly url: string;
+  /** What is asking: text for the user, or `{ encoded }` for text that is already encoded for the wire. */
+  readonly desc?: string | Encoded;
+  /** Why it asks; as `desc`. */
+  readonly msg?: string | Encoded;
+  /** Acceptable authentication types; not empty. Any, if absent. */
+  readonly aauth?: readonly string[];
+  /** true: the user must authenticate now; false: only without interaction; absent: either. */
+  readonly iact?: boolean;
+  /** Comes back unaltered and signed. Neither secret nor trustworthy on the way. */
+  readonly params?: string;
+  /** The present time, for the login service's debugging. */
+  readonly date?: Date;
+  /** true: on a failure the login service shows the error itself and never comes back. */
+  readonly fail?: boolean;
+}
+
+/** Printable ASCII with character references, as it stands on the wire. */
+export interface Encoded {
+  readonly encoded: string;
+}
+
+/** A request that a login service must not serve, with the status and the message to answer it with. */
+export class RequestRefused extends Error {
+  readonly status: 520 | 530;
+  constructor(status: 520 | 530, message: string) {
+    super(message);
+    this.status = status;
+  }
+}
+
+/**
+ * The address to send the browser to.
+ * @param authUrl the login service's authenticate address: https, or http on loopback.
+ * @throws TypeError where a value cannot be sent.
+ */
+export function formatRequest(authUrl: string, request: AuthRequest): string {
+  const base = checkAuthUrl(authUrl);
+  const query = Object.entries(writeFields(request))
+    .filter((pair): pair is [string, string] => pair[1] !== undefined)
+    .map(([name, value]) => `${name}=${encodeURIComponent(value)}`);
+  return `${base}${base.includes('?') ? '&' : '?'}${query.join('&')}`;
+}
+
+/**
+ * Reads the raw query of a request, as strictly as the protocol is written.
+ * @throws RequestRefused with the status and the sentence to answer.
+ */
+export function parseRequest(rawQuery: string): AuthRequest {
+  const fields = readPairs(rawQuery);
+  const ver = fields['ver'];
+  if (ver === undefined) throw refused('ver is missing');
+  if (!/^[123]$/.test(ver)) throw new RequestRefused(520, 'ver is not 1, 2 or 3');
+  return {
+    ver: Number(ver) as Version,
+    url: readUrl(fields['url']),
+    ...optional('desc', readText(fields, 'desc')),
+    ...optional('aauth', readTypes(fields['aauth'])),
+    ...optional('iact', readFlag(fields['iact'])),
+    ...optional('msg', readText(fields, 'msg')),
+    ...optional('params', fields['params']),
+    ...optional('date', readDate(fields['date'])),
+    ...optional('fail', readFail(fields['fail'])),
+  };
+}
+
+// In the order in which they are written.
+const names = ['ver', 'url', 'desc', 'aauth', 'iact', 'msg', 'params', 'date', 'fail'] as const;
+type Fields = Partial<Record<(typeof names)[number], string | undefined>>;
+
+function writeFields(request: AuthRequest): Fields {
+  const { ver = 3, url, desc, aauth, iact, msg, params, date, fail } = request;
+  if (ver !== 1 && ver !== 2 && ver !== 3) throw new TypeError('ver is 1, 2 or 3');
+  if (aauth !== undefined && !isTypeList(aauth)) {
+    throw new TypeError('aauth is a list of at least one authentication type, such as ["pwd"]');
+  }
+  if (params !== undefined && !params.isWellFormed()) throw new TypeError('params is not well-formed Unicode');
+  if (!isAbsolute(url)) throw new TypeError('url is an absolute http or https address, without a fragment');
+  return {
+    ver: `${ver}`,
+    url,
+    desc: writeText('desc', desc),
+    aauth: aauth?.join(','),
+    iact: iact === undefined ? undefined : iact ? 'yes' : 'no',
+    msg: writeText('msg', msg),
+    params,
+    date: date && formatDate(date),
+    fail: fail ? 'yes' : undefined,
+  };
+}
+
+const printable = /^[\x20-\x7e]*$/;
+
+function writeText(name: string, text: string | Encoded | undefined): string | undefined {
+  if (text === undefined) return undefined;
+  const encoded = typeof text === 'string' ? encodeText(name, text) : text.encoded;
+  if (!printable.test(encoded)) throw new TypeError(`${name}, encoded, is printable ASCII`);
+  return encoded;
+}
+
+/** `&` as `&amp;`, and what is not ASCII as a decimal character reference. `<` and `>` are for the other side to escape. */
+function encodeText(name: string, text: string): string {
+  if (/\p{Cc}/u.test(text) || !text.isWellFormed()) {
+    throw new TypeError(`${name} holds a control character, or half of a surrogate pair`);
+  }
+  return text.replaceAll('&', '&amp;').replace(/[^\x20-\x7e]/gu, (char) => `&#${char.codePointAt(0)};`);
+}
+
+function checkAuthUrl(authUrl: string): string {
+  const url = URL.canParse(authUrl) ? new URL(authUrl) : undefined;
+  if (url?.protocol === 'https:' || (url?.protocol === 'http:' && isLoopback(url.hostname))) return authUrl;
+  throw new TypeError('the address of the login service must be https (http only on loopback)');
+}
+
+function isAbsolute(url: string): boolean {
+  return /^https?:\/\/[\x21-\x22\x24-\x7e]+$/.test(url) && URL.canParse(url);
+}
+
+// A type: visible ASCII but the comma.
+function isTypeList(types: readonly string[]): boolean {
+  return types.length > 0 && types.every((type) => /^[\x21-\x2b\x2d-\x7e]+$/.test(type));
+}
+
+function readPairs(rawQuery: string): Record<string, string> {
+  const fields: Record<string, string> = Object.create(null);
+  for (const pair of queryPairs(rawQuery)) {
+    const [name, value] = pair.map(decode) as [string, string];
+    if (!(names as readonly string[]).includes(name)) throw refused(`there is no parameter of the name ${quote(name)}`);
+    if (name in fields) throw refused(`${name} is there more than once`);
+    fields[name] = value;
+  }
+  return fields;
+}
+
+function decode(raw: string): string {
+  try {
+    return decodeForm(raw);
+  } catch (error) {
+    throw refused((error as Error).message);
+  }
+}
+
+function readUrl(url: string | undefined): string {
+  if (url === undefined) throw refused('url is missing');
+  if (!isAbsolute(url)) throw refused('url is not an absolute http or https address without a fragment');
+  return url;
+}
+
+function readText(fields: Record<string, string>, name: 'desc' | 'msg'): Encoded | undefined {
+  const encoded = fields[name];
+  if (encoded === undefined) return undefined;
+  if (!printable.test(encoded)) throw refused(`${name} is not printable ASCII`);
+  return { encoded };
+}
+
+function readTypes(aauth: string | undefined): string[] | undefined {
+  if (aauth === undefined) return undefined;
+  const types = parseList(aauth) ?? [];
+  if (!isTypeList(types)) throw refused('aauth is not a list of authentication types');
+  return types;
+}
+
+function readFlag(iact: string | undefined): boolean | undefined {
+  if (iact === undefined) return undefined;
+  if (iact !== 'yes' && iact !== 'no') throw refused('iact is neither yes nor no');
+  return iact === 'yes';
+}
+
+function readDate(date: string | undefined): Date | undefined {
+  if (date === undefined) return undefined;
+  const instant = parseDate(date);
+  if (instant === undefined) throw refused('date is not of the form YYYYMMDDTHHMMSSZ');
+  return instant;
+}
+
+function readFail(fail: string | undefined): boolean | undefined {
+  if (fail !== undefined && fail !== 'yes') throw refused('fail can only be yes');
+  return fail === 'yes' || undefined;
+}
+
+function optional<K extends string, V>(name: K, value: V | undefined): { [P in K]?: V } {
+  return (value === undefined ? {} : { [name]: value }) as { [P in K]?: V };
+}
+
+function refused(message: string): RequestRefused {
+  return new RequestRefused(530, message);
+}
+
+function quote(text: string): string {
+  return JSON.stringify(text.slice(0, 40));
+}

@@ -1,0 +1,72 @@
+import { createCipheriv, createDecipheriv, createSecretKey, hkdfSync, type KeyObject, randomBytes } from 'node:crypto';
+
+// version and key id (6 bytes: exactly 8 characters of base64url) | nonce (12) | ciphertext | tag (16)
+const VERSION = 1;
+const HEAD = 6;
+const NONCE = 12;
+const TAG = 16;
+const shape = /^[\w-]{48,8192}$/;
+
+interface SealingKey {
+  readonly head: Buffer;
+  readonly key: KeyObject;
+  readonly aad: Buffer;
+}
+
+/**
+ * Seals texts so that only we can read or make them: AES-256-GCM, under keys made from the secrets by HKDF for this one
+ * purpose and place. The first secret seals; all of them open.
+ */
+export class Sealer {
+  readonly #first: SealingKey;
+  readonly #keys = new Map<string, SealingKey>();
+
+  /**
+   * @param purpose what the texts are; a text sealed for one purpose does not open as another.
+   * @param bound where they belong (cookie name, base URL, path); it does not open elsewhere.
+   */
+  constructor(secrets: readonly Buffer[], purpose: string, ...bound: string[]) {
+    const keys = secrets.map((secret) => deriveKey(secret, JSON.stringify(['ucam-webauth', purpose, ...bound])));
+    if (keys[0] === undefined) throw new TypeError('a sealer needs a secret');
+    this.#first = keys[0];
+    for (const key of keys) this.#keys.set(key.head.toString('base64url'), key);
+  }
+
+  seal(text: string): string {
+    const { head, key, aad } = this.#first;
+    const nonce = randomBytes(NONCE);
+    const cipher = createCipheriv('aes-256-gcm', key, nonce).setAAD(aad);
+    const body = [cipher.update(text, 'utf8'), cipher.final()];
+    return Buffer.concat([head, nonce, ...body, cipher.getAuthTag()]).toString('base64url');
+  }
+
+  /** The text, or why it does not open: no secret of ours sealed it here, or it is not as we sealed it. */
+  open(sealed: string): { readonly text: string } | 'unknown' | 'invalid' {
+    if (!shape.test(sealed)) return 'invalid';
+    const key = this.#keys.get(sealed.slice(0, (HEAD * 4) / 3));
+    if (key === undefined) return 'unknown';
+    try {
+      return { text: decrypt(key, Buffer.from(sealed, 'base64url')) };
+    } catch {
+      return 'invalid';
+    }
+  }
+}
+
+function decrypt({ key, aad }: SealingKey, bytes: Buffer): string {
+  const nonce = bytes.subarray(HEAD, HEAD + NONCE);
+  const decipher = createDecipheriv('aes-256-gcm', key, nonce, { authTagLength: TAG })
+    .setAAD(aad)
+    .setAuthTag(bytes.subarray(-TAG));
+  const text = decipher.update(bytes.subarray(HEAD + NONCE, -TAG), undefined, 'utf8');
+  return text + decipher.final('utf8');
+}
+
+function deriveKey(secret: Buffer, info: string): SealingKey {
+  const derive = (what: string, length: number) =>
+    Buffer.from(hkdfSync('sha256', secret, '', JSON.stringify([what, info]), length));
+  // The key id is made from the secret, so that its place in a list can change.
+  const head = Buffer.concat([Buffer.of(VERSION), derive('key id', HEAD - 1)]);
+  const aad = Buffer.concat([head, Buffer.from(info)]);
+  return { head, key: createSecretKey(derive('key', 32)), aad };
+}

@@ -1,0 +1,170 @@
+import { timingSafeEqual } from 'node:crypto';
+import { formatDate } from './codec.js';
+import { ResponseError, StatusError, VerificationError, type WebauthError } from './errors.js';
+import type { KeySet } from './keys.js';
+import { type AuthResponse, failures, parseResponse, signedPart, type Version } from './response.js';
+import { verifySignature } from './signature.js';
+
+/** What this login attempt asked for, and so what its response has to match. */
+export interface Expectations {
+  /** The keys of the login service that was asked. */
+  readonly keys: KeySet;
+  /** The `url` that was asked for, from configuration; never from a header of the request. */
+  readonly url: string;
+  /** The `params` of the request; null if it had none, and then the response must have none. */
+  readonly params: string | null;
+  /** The present time. */
+  readonly now?: Date;
+  /** How old a response may be: seconds, 30 by default. */
+  readonly responseTimeout?: number;
+  /** How far the login service's clock may be ahead of ours: seconds, 5 by default. */
+  readonly clockSkew?: number;
+  /** The `iact` of the request. */
+  readonly iact?: boolean | undefined;
+  /** The `aauth` of the request. */
+  readonly aauth?: readonly string[] | undefined;
+  /** The version that was asked for: 3 by default. */
+  readonly ver?: Version;
+  /** The ptags that a success of version 1 or 2 implies: none by default, `["current"]` for Raven. */
+  readonly oldVersionPtags?: readonly string[];
+}
+
+declare const verified: unique symbol;
+
+/** A success that passed every check. Nothing but {@link verifyResponse} makes one. */
+export interface VerifiedResponse extends AuthResponse {
+  readonly status: 200;
+  readonly [verified]: true;
+}
+
+/**
+ * Verifies an encoded response string: its form, and that it is the login service's fresh and genuine answer to this
+ * login attempt. Two things are the caller's: that it was not used before, and whether the person may enter.
+ * @returns the response, if somebody logged in.
+ * @throws StatusError, with the response, if it verifies and says that nobody did;
+ *   ResponseError if its form is wrong; VerificationError if a check does not hold;
+ *   TypeError if the expectations are not usable.
+ */
+export function verifyResponse(encoded: string, expected: Expectations): VerifiedResponse {
+  checkExpectations(expected);
+  const response = parseResponse(encoded);
+  const facts = { encoded, response, expected, now: expected.now?.getTime() ?? Date.now() };
+  for (const check of checks) {
+    const error = check.run(facts);
+    if (error !== undefined) throw error;
+  }
+  const ptags = response.ver === 3 ? response.ptags : (expected.oldVersionPtags ?? []);
+  return { ...response, ptags } as VerifiedResponse;
+}
+
+interface Facts {
+  readonly encoded: string;
+  readonly response: AuthResponse;
+  readonly expected: Expectations;
+  /** Milliseconds. */
+  readonly now: number;
+}
+
+/** One thing that has to hold of a response whose form is right. */
+export interface Check {
+  readonly name: string;
+  /** What holds where `run` finds no error. */
+  readonly holds: string;
+  run(facts: Facts): WebauthError | undefined;
+}
+
+/** In the order in which they are made: cheap ones first. */
+export const checks: readonly Check[] = [
+  { name: 'version', holds: 'it is in the version that was asked for', run: checkVersion },
+  { name: 'kid', holds: 'its key belongs to the login service that was asked', run: checkKid },
+  { name: 'url', holds: 'it was made for this application', run: checkUrl },
+  { name: 'params', holds: 'it answers this login attempt', run: checkParams },
+  { name: 'issue', holds: 'it is fresh', run: checkIssue },
+  { name: 'sig', holds: 'the login service signed it', run: checkSignature },
+  { name: 'status', holds: 'somebody logged in', run: checkStatus },
+  { name: 'iact, aauth', holds: 'they authenticated in the way that was asked for', run: checkAuthentication },
+];
+
+function checkExpectations({ keys, url, params, aauth }: Expectations): void {
+  if (typeof keys?.get !== 'function') throw new TypeError('expected.keys is a KeySet');
+  if (typeof url !== 'string' || url === '') throw new TypeError('expected.url is the url of the request');
+  if (params !== null && typeof params !== 'string') {
+    throw new TypeError('expected.params is the params of the request, or null to say that it had none');
+  }
+  if (aauth?.length === 0) throw new TypeError('expected.aauth, if given, names at least one authentication type');
+}
+
+function checkVersion({ response: { ver, status }, expected }: Facts): WebauthError | undefined {
+  const asked = expected.ver ?? 3;
+  // A user can ask the login service for an older version, whose successes imply ptags: so exactly this one.
+  if (status === 200 ? ver === asked : ver <= asked) return undefined;
+  const rule = status === 200 ? 'a success carries exactly' : 'a failure carries at most';
+  return new ResponseError('ERR_RESPONSE_VERSION', `${rule} the version asked for, ${asked}; this one has ${ver}`);
+}
+
+function checkKid({ response: { kid }, expected: { keys } }: Facts): WebauthError | undefined {
+  if (kid === '' || keys.get(kid)) return undefined;
+  const known = keys.kids.join(', ') || 'none';
+  return new VerificationError('ERR_KEY_UNKNOWN', `key ${kid} is not one of this login service's (${known})`);
+}
+
+function checkUrl({ response, expected }: Facts): WebauthError | undefined {
+  if (response.url === expected.url) return undefined;
+  return new VerificationError('ERR_URL_MISMATCH', `the response was made for another address than ${expected.url}`);
+}
+
+function checkParams({ response, expected }: Facts): WebauthError | undefined {
+  if (equal(response.params, expected.params ?? '')) return undefined;
+  return new VerificationError('ERR_PARAMS_MISMATCH', 'the response answers another login attempt than this one');
+}
+
+function checkIssue({ response, expected, now }: Facts): WebauthError | undefined {
+  const { responseTimeout = 30, clockSkew = 5 } = expected;
+  const age = (now - response.issue.getTime()) / 1000;
+  const made = `the response was made at ${formatDate(response.issue)}`;
+  if (age > responseTimeout) {
+    const hint = 'if this happens to everyone, check the clock of this machine';
+    return new VerificationError('ERR_ISSUE_STALE', `${made}, more than ${responseTimeout} s ago; ${hint}`);
+  }
+  if (age < -clockSkew) {
+    const hint = 'the clock of this machine is probably slow';
+    return new VerificationError('ERR_ISSUE_FUTURE', `${made}, more than ${clockSkew} s from now; ${hint}`);
+  }
+  return undefined;
+}
+
+function checkSignature({ response: { status, kid, sig }, encoded, expected }: Facts): WebauthError | undefined {
+  if (sig === undefined) {
+    if (status !== 200) return undefined;
+    return new VerificationError('ERR_SIGNATURE_MISSING', 'a success is signed, and this one is not');
+  }
+  const key = expected.keys.get(kid);
+  if (key && verifySignature(key, signedPart(encoded), sig)) return undefined;
+  return new VerificationError('ERR_SIGNATURE_INVALID', `the signature is not that of key ${kid} on this response`);
+}
+
+function checkStatus({ response }: Facts): WebauthError | undefined {
+  if (response.status === 200) return undefined;
+  const [code, message] = failures[response.status];
+  return new StatusError(code, message, response);
+}
+
+function checkAuthentication({ response: { auth, sso }, expected: { iact, aauth } }: Facts): WebauthError | undefined {
+  if (iact === true && auth === '') {
+    return new VerificationError('ERR_IACT_UNSATISFIED', 'the user was to authenticate now, and did not');
+  }
+  if (iact === false && auth !== '') {
+    return new VerificationError('ERR_IACT_UNSATISFIED', 'the user was not to be asked, and was');
+  }
+  if (aauth === undefined) return undefined;
+  const now = auth !== '' && aauth.includes(auth);
+  const before = iact !== true && sso.some((type) => aauth.includes(type));
+  if (now || before) return undefined;
+  return new VerificationError('ERR_AUTH_UNACCEPTABLE', `none of ${aauth.join(', ')} is how the user authenticated`);
+}
+
+/** In constant time, but for the length. */
+function equal(a: string, b: string): boolean {
+  const [left, right] = [Buffer.from(a), Buffer.from(b)];
+  return left.length === right.length && timingSafeEqual(left, right);
+}

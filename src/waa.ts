@@ -1,0 +1,307 @@
+import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
+import { type Config, checkConfig, type LogEvent } from './config.js';
+import { isDevelopment } from './environment.js';
+import { AuthorisationError, SessionError, VerificationError, WebauthError } from './errors.js';
+import { isDemoKey, type Profile, raven } from './profiles.js';
+import { formatRequest } from './request.js';
+import { type AuthResponse, parseResponse } from './response.js';
+import { expired, LiveSessions, type OnEnd, revoked } from './session/live.js';
+import { MemoryStore } from './session/memory.js';
+import { Sealer } from './session/seal.js';
+import {
+  type Auth,
+  describe,
+  type Lifetimes,
+  newSessionId,
+  openSession,
+  type Session,
+  sealSession,
+} from './session/session.js';
+import type { Store } from './session/store.js';
+import { type VerifiedResponse, verifyResponse } from './verify.js';
+
+/** Who may enter. A list that is given and not empty has to hold one of the person's; both have to, if both are. */
+export interface Requirements {
+  readonly principals?: readonly string[];
+  readonly ptags?: readonly string[];
+}
+
+/** Checks the configuration once and throws TypeError, with what to do, where it cannot be used safely. */
+export function createWAA(config: Config): WAA {
+  return new WAA(config);
+}
+
+const MAX_RETURN = 2048;
+const LOGIN_TIME = 30 * 60;
+const REPLAY_MEMORY = 10 * 60;
+
+/** One application's logins and sessions, without any HTTP. Made by {@link createWAA}; the glue calls it. */
+export class WAA {
+  /** Of `baseUrl`: what an Origin header has to say. */
+  readonly origin: string;
+  /** Paths of our own routes, as they arrive. */
+  readonly routes: { readonly login: string; readonly callback: string; readonly logout: string };
+  readonly cookies: { readonly session: string; readonly login: string; readonly secure: boolean };
+  readonly wls: Profile;
+  /** How long the login cookie is kept: seconds. */
+  readonly loginTime: number = LOGIN_TIME;
+
+  readonly #config: Config;
+  readonly #now: () => Date;
+  readonly #callbackUrl: string;
+  readonly #store: Store;
+  readonly #live: LiveSessions;
+  readonly #attempts: Sealer;
+  readonly #sessions: Sealer;
+  readonly #requirements: Requirements;
+  readonly #lifetimes: Lifetimes;
+  #mark: string | undefined;
+  /** Resolves when the store has been reached; until then, sessions are refused with ERR_STORE_UNAVAILABLE. */
+  readonly ready: Promise<void>;
+
+  constructor(config: Config) {
+    checkConfig(config);
+    const base = new URL(config.baseUrl);
+    const path = base.pathname.replace(/\/$/, '');
+    const callback = path + (config.callbackPath ?? '/webauth/callback');
+    const secure = base.protocol === 'https:';
+    const prefix = secure ? '__Host-' : '';
+    this.#config = config;
+    this.#now = config.now ?? (() => new Date());
+    this.wls = config.wls ?? raven;
+    this.origin = base.origin;
+    this.routes = { login: `${path}/webauth/login`, callback, logout: `${path}/webauth/logout` };
+    this.cookies = { session: `${prefix}webauth-session`, login: `${prefix}webauth-login`, secure };
+    this.#callbackUrl = base.origin + callback;
+    this.#requirements = {
+      principals: config.requirePrincipals ?? [],
+      ptags: config.requirePtags ?? this.wls.requirePtags,
+    };
+    this.#lifetimes = { maxLife: config.maxLife ?? 7200, useWlsLife: config.useWlsLife ?? true };
+    const secrets = this.#readSecrets();
+    const bound = [base.origin + path, '/'];
+    this.#attempts = new Sealer(secrets, 'login attempt', ...bound);
+    this.#sessions = new Sealer(secrets, 'session', this.cookies.session, ...bound);
+    this.#store = config.store ?? new MemoryStore({ now: this.#now });
+    this.#live = new LiveSessions(this.#store, this.#now);
+    this.#announce();
+    this.ready = this.#start();
+  }
+
+  /**
+   * Where to send the browser to log in, and the nonce that it has to keep in the login cookie.
+   * @param returnTo path and query on this origin to come back to; `/` if it is anything else.
+   * @param nonce what the login cookie holds already: tabs share it.
+   */
+  startLogin(returnTo: string, nonce?: string): { readonly location: string; readonly nonce: string } {
+    const kept = nonce !== undefined && nonceShape.test(nonce) ? nonce : newNonce();
+    const attempt = [this.#safeReturn(returnTo), this.#now().getTime(), hash(kept)];
+    const location = formatRequest(this.wls.authUrl, {
+      url: this.#callbackUrl,
+      params: this.#attempts.seal(JSON.stringify(attempt)),
+      date: this.#now(),
+      ...(this.#config.desc === undefined ? {} : { desc: this.#config.desc }),
+    });
+    this.log('debug', 'login started', 'a browser is sent to the login service');
+    return { location, nonce: kept };
+  }
+
+  /**
+   * Takes what the login service answered and, if it verifies, starts a new session in place of `replaced`.
+   * @param nonce the login cookie.
+   * @throws WebauthError; its `loginUrl` leads to another try. Nothing has changed then.
+   */
+  async finishLogin(encoded: string, nonce: string | undefined, replaced?: Auth): Promise<Login> {
+    const { params } = parseResponse(encoded);
+    const attempt = this.#openAttempt(params, nonce);
+    try {
+      const response = verifyResponse(encoded, { ...this.#expectations(), params });
+      this.#refuseDemoKey(response.kid);
+      return { ...(await this.#startSession(response, replaced)), returnTo: attempt.returnTo };
+    } catch (error) {
+      if (error instanceof WebauthError) error.loginUrl = this.loginUrl(attempt.returnTo);
+      throw error;
+    }
+  }
+
+  /**
+   * Opens a session cookie.
+   * @throws SessionError if there is no live session in it.
+   */
+  openSession(cookie: string | undefined): Auth {
+    if (cookie === undefined) throw new SessionError('ERR_SESSION_MISSING', 'nobody is logged in');
+    if (this.#mark === undefined) {
+      throw new SessionError('ERR_STORE_UNAVAILABLE', 'the store of sessions cannot be reached: try again in a moment');
+    }
+    const session = openSession(this.#sessions, cookie);
+    if (session.mark !== this.#mark || session.wls !== this.wls.name) throw revoked();
+    const auth = describe(session, this.#lifetimes);
+    if (this.#live.isRevoked(session.id)) throw revoked();
+    if (auth.expires.getTime() <= this.#now().getTime()) throw expired();
+    return auth;
+  }
+
+  /** @throws AuthorisationError if the person may not enter. What `route` leaves out is as configured. */
+  authorise(auth: Auth, route: Requirements = {}): void {
+    const { principals = [], ptags = [] } = { ...this.#requirements, ...route };
+    if (principals.length > 0 && !principals.includes(auth.principal)) {
+      throw new AuthorisationError('ERR_PRINCIPAL_REFUSED', `${auth.principal} is not one of those who may enter here`);
+    }
+    if (ptags.length > 0 && !ptags.some((tag) => auth.ptags.includes(tag))) {
+      const wanted = ptags.join(' or ');
+      throw new AuthorisationError('ERR_PTAGS_REFUSED', `only people with the status ${wanted} may enter here`);
+    }
+  }
+
+  /** Ends a session everywhere: its cookie opens no more, and its sockets close. */
+  async endSession(auth: Auth): Promise<void> {
+    await this.#live.revoke(auth.sessionId, auth.expires);
+    this.log('info', 'logout', 'a session was ended', { principal: auth.principal });
+  }
+
+  /** Calls back once, when the session ends for whatever reason. Returns a function that stops watching. */
+  watch(auth: Auth, onEnd: OnEnd): () => void {
+    return this.#live.watch(auth.sessionId, auth.expires, onEnd);
+  }
+
+  /** The path at which a person can log in and come back to `returnTo`. */
+  loginUrl(returnTo: string): string {
+    return `${this.routes.login}?return=${encodeURIComponent(this.#safeReturn(returnTo))}`;
+  }
+
+  /** Reports to `config.log`. */
+  log(
+    level: LogEvent['level'],
+    event: LogEvent['event'],
+    message: string,
+    more: Pick<LogEvent, 'code' | 'principal'> = {},
+  ): void {
+    this.#config.log?.({ time: this.#now(), level, event, message, ...more });
+  }
+
+  /** Stops watching and closes the store. */
+  async close(): Promise<void> {
+    this.#live.stop();
+    await this.#store.close();
+  }
+
+  async #start(): Promise<void> {
+    try {
+      await this.#live.start();
+      this.#mark = await this.#store.mark();
+    } catch (error) {
+      this.log('error', 'start', `the store cannot be reached: ${(error as Error).message}`);
+    }
+  }
+
+  #announce(): void {
+    if (this.#config.dangerouslyActAsDevelopment) {
+      this.log('warn', 'start', 'dangerouslyActAsDevelopment is on: anybody may be able to log in');
+    }
+    if (this.#config.store === undefined) {
+      this.log('info', 'start', 'sessions are kept in memory: a restart logs everyone out');
+    }
+  }
+
+  #readSecrets(): Buffer[] {
+    const given = this.#config.secret;
+    if (given === undefined) {
+      this.log('warn', 'start', 'no secret is configured: a random one is used until this process ends');
+      return [randomBytes(32)];
+    }
+    return [given].flat().map((secret) => Buffer.from(secret, 'hex'));
+  }
+
+  #openAttempt(params: string, nonce: string | undefined): { returnTo: string } {
+    if (nonce === undefined) throw cookiesBlocked();
+    const opened = this.#attempts.open(params);
+    if (typeof opened === 'string') throw notThisAttempt();
+    const [returnTo, time, nonceHash] = JSON.parse(opened.text) as [string, number, string];
+    if (!timingSafeEqual(Buffer.from(hash(nonce)), Buffer.from(nonceHash))) throw notThisAttempt();
+    if (this.#now().getTime() - time > LOGIN_TIME * 1000) throw cookiesBlocked();
+    return { returnTo };
+  }
+
+  #expectations() {
+    const { responseTimeout = 30, clockSkew = 5 } = this.#config;
+    const { keys, oldVersionPtags } = this.wls;
+    return { keys, oldVersionPtags, url: this.#callbackUrl, now: this.#now(), responseTimeout, clockSkew };
+  }
+
+  /** Looked at start-up, and here again, since keys can be added while the application runs. */
+  #refuseDemoKey(kid: string): void {
+    const key = this.wls.keys.get(kid);
+    if (key === undefined || !isDemoKey(key) || isDevelopment() || this.#config.dangerouslyActAsDevelopment) return;
+    throw new VerificationError(
+      'ERR_KEY_UNKNOWN',
+      'the key of the demonstration service is not accepted in production',
+    );
+  }
+
+  async #startSession(response: VerifiedResponse, replaced: Auth | undefined): Promise<Omit<Login, 'returnTo'>> {
+    const session = this.#newSession(response, await this.#store.mark());
+    const auth = describe(session, this.#lifetimes);
+    if (auth.expires.getTime() <= this.#now().getTime()) {
+      throw new SessionError(
+        'ERR_SESSION_EXPIRED',
+        'the session would be over at once: log out of the login service first',
+      );
+    }
+    await this.#spend(response);
+    if (replaced) await this.#live.revoke(replaced.sessionId, replaced.expires);
+    await this.#config.onLogin?.(auth, response);
+    this.log('info', 'login', 'somebody logged in', { principal: auth.principal });
+    return { auth, cookie: sealSession(this.#sessions, session) };
+  }
+
+  #newSession(response: VerifiedResponse, mark: string): Session {
+    const { principal, ptags, auth, sso, life } = response;
+    const issue = response.issue.getTime();
+    const lifeEnds = life === undefined ? null : issue + life * 1000;
+    const loggedIn = this.#now().getTime();
+    return { id: newSessionId(), principal, ptags, auth, sso, wls: this.wls.name, issue, loggedIn, lifeEnds, mark };
+  }
+
+  /** One use: remembered for well longer than a response stays fresh, so that machines with other clocks agree. */
+  async #spend({ issue, id }: AuthResponse): Promise<void> {
+    const key = hash(JSON.stringify(['response', this.wls.name, issue.getTime(), id]));
+    if (await this.#store.spend(key, new Date(this.#now().getTime() + REPLAY_MEMORY * 1000))) return;
+    throw new VerificationError('ERR_RESPONSE_REPLAYED', 'this response was used before; log in again');
+  }
+
+  #safeReturn(path: string): string {
+    return path.length <= MAX_RETURN && returnShape.test(path) ? path : '/';
+  }
+}
+
+/** A finished login: the session, its cookie, and the path to go to. */
+export interface Login {
+  readonly auth: Auth;
+  readonly cookie: string;
+  readonly returnTo: string;
+}
+
+// One slash and no second one (nor a backslash, which browsers read as one), then visible ASCII.
+const returnShape = /^\/(?![/\\])[\x21-\x7e]*$/;
+
+// 128 bits in base64url.
+const nonceShape = /^[\w-]{22}$/;
+
+function newNonce(): string {
+  return randomBytes(16).toString('base64url');
+}
+
+function hash(text: string): string {
+  return createHash('sha256').update(text).digest('base64url');
+}
+
+function cookiesBlocked(): VerificationError {
+  return new VerificationError(
+    'ERR_COOKIES_BLOCKED',
+    'the browser did not bring back the cookie of this login: cookies are blocked, or the login was finished in another tab, or it took over half an hour',
+  );
+}
+
+function notThisAttempt(): VerificationError {
+  return new VerificationError('ERR_PARAMS_MISMATCH', 'the response belongs to no login that this browser began here');
+}
