@@ -55,22 +55,35 @@ export interface LogEvent {
 
 /** @throws TypeError, with what to do, where the configuration cannot be used safely. */
 export function checkConfig(config: Config): void {
-  checkOptions(config);
+  checkOptions('createWAA', config, rules);
   const development = isDevelopment() || config.dangerouslyActAsDevelopment === true;
   checkBaseUrl(config.baseUrl, development);
   checkSecret(config.secret, development);
   checkProfile(config.wls ?? raven, development);
 }
 
-type Rule = readonly [test: (value: unknown) => boolean, needs: string];
+/** What an option's value has to be, and the words for it. */
+export type Rule = readonly [test: (value: unknown) => boolean, needs: string];
 
 const isText = (value: unknown) => typeof value === 'string';
 const text: Rule = [isText, 'is a text'];
 const flag: Rule = [(value) => typeof value === 'boolean', 'is true or false'];
 const seconds: Rule = [(value) => Number.isFinite(value) && (value as number) >= 0, 'is a number of seconds'];
-const texts: Rule = [(value) => Array.isArray(value) && value.every(isText), 'is a list of texts'];
 const callable: Rule = [(value) => typeof value === 'function', 'is a function'];
 const object: Rule = [(value) => typeof value === 'object' && value !== null, 'is an object'];
+
+/** A list, and not one text, in which parts of names would be found too. */
+export const texts: Rule = [(value) => Array.isArray(value) && value.every(isText), 'is a list of texts'];
+
+/** Options by name; there are no others. @throws TypeError with the name, and never the value: it may be a secret. */
+export function checkOptions(of: string, options: object, rules: Readonly<Record<string, Rule>>): void {
+  if (typeof options !== 'object' || options === null) throw new TypeError(`${of} takes an object of options`);
+  for (const [name, value] of Object.entries(options)) {
+    const rule = Object.hasOwn(rules, name) ? rules[name] : undefined;
+    if (!rule) throw new TypeError(`${of} has no option ${name}; it has: ${Object.keys(rules).join(', ')}`);
+    if (value !== undefined && !rule[0](value)) throw new TypeError(`the option ${name} ${rule[1]}`);
+  }
+}
 
 const rules: { readonly [K in keyof Required<Config>]: Rule } = {
   baseUrl: text,
@@ -90,18 +103,6 @@ const rules: { readonly [K in keyof Required<Config>]: Rule } = {
   now: callable,
   dangerouslyActAsDevelopment: flag,
 };
-
-function checkOptions(config: Config): void {
-  if (typeof config !== 'object' || config === null) throw new TypeError('createWAA takes an object of options');
-  for (const [name, value] of Object.entries(config)) {
-    if (!Object.hasOwn(rules, name)) {
-      throw new TypeError(`there is no option ${name}; there are: ${Object.keys(rules).join(', ')}`);
-    }
-    const [test, needs] = rules[name as keyof Config];
-    // The value is not shown: it may be a secret.
-    if (value !== undefined && !test(value)) throw new TypeError(`the option ${name} ${needs}`);
-  }
-}
 
 function checkBaseUrl(baseUrl: string | undefined, development: boolean): void {
   const example = 'the address at which people find the application, such as https://example.cam.ac.uk';

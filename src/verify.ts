@@ -85,13 +85,28 @@ export const checks: readonly Check[] = [
   { name: 'iact, aauth', holds: 'they authenticated in the way that was asked for', run: checkAuthentication },
 ];
 
-function checkExpectations({ keys, url, params, aauth }: Expectations): void {
+function checkExpectations(expected: Expectations): void {
+  const { keys, url, params, now, responseTimeout, clockSkew, iact, aauth, ver } = expected;
   if (typeof keys?.get !== 'function') throw new TypeError('expected.keys is a KeySet');
   if (typeof url !== 'string' || url === '') throw new TypeError('expected.url is the url of the request');
   if (params !== null && typeof params !== 'string') {
     throw new TypeError('expected.params is the params of the request, or null to say that it had none');
   }
-  if (aauth?.length === 0) throw new TypeError('expected.aauth, if given, names at least one authentication type');
+  // Comparisons with NaN are false: a check that compares with one would pass everything.
+  if (now !== undefined && Number.isNaN(now.getTime())) throw new TypeError('expected.now is a valid Date');
+  checkSeconds('responseTimeout', responseTimeout);
+  checkSeconds('clockSkew', clockSkew);
+  if (iact !== undefined && typeof iact !== 'boolean') throw new TypeError('expected.iact, if given, is true or false');
+  // A string would be searched for parts of itself.
+  if (aauth !== undefined && (!Array.isArray(aauth) || aauth.length === 0)) {
+    throw new TypeError('expected.aauth, if given, names at least one authentication type');
+  }
+  if (ver !== undefined && ver !== 1 && ver !== 2 && ver !== 3) throw new TypeError('expected.ver is 1, 2 or 3');
+}
+
+function checkSeconds(name: string, value: number | undefined): void {
+  if (value === undefined || (Number.isFinite(value) && value >= 0)) return;
+  throw new TypeError(`expected.${name}, if given, is a number of seconds`);
 }
 
 function checkVersion({ response: { ver, status }, expected }: Facts): WebauthError | undefined {

@@ -31,14 +31,23 @@ export function createWAA(config: Config): WAA {
   return new WAA(config);
 }
 
+declare module 'node:http' {
+  interface IncomingMessage {
+    /** Who is logged in; set by `webauth` and by `acceptUpgrades`. */
+    auth?: Auth | undefined;
+  }
+}
+
 const MAX_RETURN = 2048;
 const LOGIN_TIME = 30 * 60;
 const REPLAY_MEMORY = 10 * 60;
 
 /** One application's logins and sessions, without any HTTP. Made by {@link createWAA}; the glue calls it. */
 export class WAA {
-  /** Of `baseUrl`: what an Origin header has to say. */
+  /** Of `baseUrl`. */
   readonly origin: string;
+  /** What an Origin header has to say. */
+  readonly origins: ReadonlySet<string>;
   /** Paths of our own routes, as they arrive. */
   readonly routes: { readonly login: string; readonly callback: string; readonly logout: string };
   readonly cookies: { readonly session: string; readonly login: string; readonly secure: boolean };
@@ -53,7 +62,7 @@ export class WAA {
   readonly #live: LiveSessions;
   readonly #attempts: Sealer;
   readonly #sessions: Sealer;
-  readonly #requirements: Requirements;
+  readonly #requirements: Required<Requirements>;
   readonly #lifetimes: Lifetimes;
   #mark: string | undefined;
   /** Resolves when the store has been reached; until then, sessions are refused with ERR_STORE_UNAVAILABLE. */
@@ -70,6 +79,7 @@ export class WAA {
     this.#now = config.now ?? (() => new Date());
     this.wls = config.wls ?? raven;
     this.origin = base.origin;
+    this.origins = new Set([base.origin]);
     this.routes = { login: `${path}/webauth/login`, callback, logout: `${path}/webauth/logout` };
     this.cookies = { session: `${prefix}webauth-session`, login: `${prefix}webauth-login`, secure };
     this.#callbackUrl = base.origin + callback;
@@ -95,7 +105,7 @@ export class WAA {
    */
   startLogin(returnTo: string, nonce?: string): { readonly location: string; readonly nonce: string } {
     const kept = nonce !== undefined && nonceShape.test(nonce) ? nonce : newNonce();
-    const attempt = [this.#safeReturn(returnTo), this.#now().getTime(), hash(kept)];
+    const attempt = [this.safeReturn(returnTo), this.#now().getTime(), hash(kept)];
     const location = formatRequest(this.wls.authUrl, {
       url: this.#callbackUrl,
       params: this.#attempts.seal(JSON.stringify(attempt)),
@@ -143,7 +153,7 @@ export class WAA {
 
   /** @throws AuthorisationError if the person may not enter. What `route` leaves out is as configured. */
   authorise(auth: Auth, route: Requirements = {}): void {
-    const { principals = [], ptags = [] } = { ...this.#requirements, ...route };
+    const { principals = this.#requirements.principals, ptags = this.#requirements.ptags } = route;
     if (principals.length > 0 && !principals.includes(auth.principal)) {
       throw new AuthorisationError('ERR_PRINCIPAL_REFUSED', `${auth.principal} is not one of those who may enter here`);
     }
@@ -166,7 +176,18 @@ export class WAA {
 
   /** The path at which a person can log in and come back to `returnTo`. */
   loginUrl(returnTo: string): string {
-    return `${this.routes.login}?return=${encodeURIComponent(this.#safeReturn(returnTo))}`;
+    return `${this.routes.login}?return=${encodeURIComponent(this.safeReturn(returnTo))}`;
+  }
+
+  /** The path if it is one on this origin of at most 2 KB, else `/`. */
+  safeReturn(path: string): string {
+    return path.length <= MAX_RETURN && returnShape.test(path) ? path : '/';
+  }
+
+  /** Reports a refusal: loudly where something is wrong, quietly where somebody is merely not logged in. */
+  refused(error: WebauthError): void {
+    const quiet = error instanceof SessionError && error.code !== 'ERR_SESSION_INVALID';
+    this.log(quiet ? 'debug' : 'warn', 'refused', error.message, { code: error.code });
   }
 
   /** Reports to `config.log`. */
@@ -267,10 +288,6 @@ export class WAA {
     const key = hash(JSON.stringify(['response', this.wls.name, issue.getTime(), id]));
     if (await this.#store.spend(key, new Date(this.#now().getTime() + REPLAY_MEMORY * 1000))) return;
     throw new VerificationError('ERR_RESPONSE_REPLAYED', 'this response was used before; log in again');
-  }
-
-  #safeReturn(path: string): string {
-    return path.length <= MAX_RETURN && returnShape.test(path) ? path : '/';
   }
 }
 

@@ -50,6 +50,10 @@ export class LiveSessions {
 
   /** Calls back once when the session ends, by revocation or by the clock. Returns a function that stops watching. */
   watch(id: string, ends: Date, onEnd: OnEnd): () => void {
+    if (this.isRevoked(id)) {
+      onEnd(revoked());
+      return () => {};
+    }
     const watch = { id, ends: Math.ceil(ends.getTime() / 1000), onEnd };
     add(this.#watches, id, watch);
     add(this.#due, watch.ends, watch);

@@ -1,0 +1,131 @@
+import { formatDate } from '../codec.js';
+import { type Html, html } from '../html.js';
+import type { AuthResponse } from '../response.js';
+import type { Auth } from '../session/session.js';
+import { checks } from '../verify.js';
+import type { WAA } from '../waa.js';
+
+/** What is kept of a login, to be shown. */
+export interface Seen {
+  readonly response: AuthResponse;
+  readonly at: Date;
+}
+
+export function welcomePage(waa: WAA): Html {
+  return html`<h1>Log in with Raven, in Node</h1>
+    <p>This is a small application that uses <code>ucam-webauth</code>. Nobody is logged in. The button takes you to a
+      login service that runs on this machine and behaves as Raven does; it has test accounts, and asks for no
+      password.</p>
+    <p><a class="button main" href="/any">Log in</a></p>
+    <p class="quiet">Once you are in, this page shows the session, the login service's answer and what was checked of it,
+      and a WebSocket that the same cookie opened. ${waa.origin} is served to this machine only.</p>`;
+}
+
+export function homePage(waa: WAA, auth: Auth, seen: Seen | undefined): Html {
+  return html`<h1>You are ${auth.principal}</h1>
+    <div class="row">
+      <form method="post" action="${waa.routes.logout}"><button class="main">Log out</button></form>
+      <a class="button" href="/members">A page for current members</a>
+    </div>
+    ${socketPanel()}
+    ${sessionTable(auth)}
+    ${seen ? responseTables(seen) : html`<p class="quiet">The answer of the login service is no longer remembered.</p>`}`;
+}
+
+export function membersPage(auth: Auth | undefined): Html {
+  return html`<h1>For current members</h1>
+    <p>${auth?.principal} has the ptag <code>current</code>, so this page opens. An account without it gets 403 here.</p>
+    <p><a class="button" href="/">Back</a></p>`;
+}
+
+/** Runs in the browser: opens the socket and writes what it says. */
+export const script = `
+const log = document.getElementById('log');
+const state = document.getElementById('state');
+const form = document.getElementById('say');
+const write = (text) => {
+  const line = document.createElement('li');
+  line.textContent = text;
+  log.append(line);
+  while (log.children.length > 6) log.firstChild.remove();
+};
+const socket = new WebSocket(location.origin.replace(/^http/, 'ws') + '/live');
+socket.onopen = () => { state.textContent = 'open'; state.className = 'good'; form.hidden = false; };
+socket.onmessage = (event) => write(event.data);
+socket.onclose = (event) => {
+  state.textContent = 'closed (' + event.code + (event.reason ? ', ' + event.reason : '') + ')';
+  state.className = 'bad';
+  form.hidden = true;
+};
+form.onsubmit = (event) => {
+  event.preventDefault();
+  socket.send(form.elements.text.value);
+  form.reset();
+};
+const ends = document.getElementById('ends');
+const left = document.getElementById('left');
+const tick = () => {
+  const seconds = Math.max(0, Math.round((Date.parse(ends.dateTime) - Date.now()) / 1000));
+  left.textContent = 'in ' + Math.floor(seconds / 60) + ' min ' + seconds % 60 + ' s';
+};
+ends.textContent = new Date(ends.dateTime).toLocaleTimeString();
+tick();
+setInterval(tick, 1000);
+`;
+
+function socketPanel(): Html {
+  return html`<h2 id="live">A WebSocket, opened with the same cookie</h2>
+    <div class="panel">
+      <p>It is <strong id="state">opening</strong>.</p>
+      <ul id="log" aria-live="polite" aria-labelledby="live"></ul>
+      <form id="say" class="row" hidden>
+        <label for="text">Say something</label>
+        <input id="text" name="text" maxlength="200" autocomplete="off" required>
+        <button>Send</button>
+      </form>
+    </div>`;
+}
+
+const because = {
+  maxLife: 'the longest that this application lets a session last',
+  life: 'your session at the login service ends then',
+} as const;
+
+function sessionTable({ ptags, sso, auth, loggedInAt, expires, expiresBecause, sessionId }: Auth): Html {
+  return html`<h2>Your session</h2>
+    <table>
+      ${row(
+        'ends',
+        html`<time id="ends" datetime="${expires.toISOString()}">${expires.toUTCString()}</time>
+        <span id="left"></span>: ${because[expiresBecause]}`,
+      )}
+      ${row('began', html`<time datetime="${loggedInAt.toISOString()}">${loggedInAt.toUTCString()}</time>`)}
+      ${row('ptags', ptags.join(', ') || 'none: not a current member')}
+      ${row('authenticated', auth ? `just then, by ${auth}` : `earlier, by ${sso.join(', ')}`)}
+      ${row('handle', html`<code>${sessionId}</code>`)}
+    </table>`;
+}
+
+function responseTables({ response, at }: Seen): Html {
+  const fields = Object.entries(response).map(([name, value]) => row(name, html`<code>${show(value)}</code>`));
+  const held = checks.map(({ name, holds }) => html`<li><strong>${name}</strong>: ${holds}</li>`);
+  return html`<h2>What was checked of the login service's answer</h2>
+    <ul>
+      <li><strong>form</strong>: every field is as the protocol has it</li>
+      ${held}
+      <li><strong>first use</strong>: it was not used before</li>
+    </ul>
+    <p class="quiet">All of it held, at ${at.toUTCString()}; otherwise nobody would be logged in.</p>
+    <h2>The answer, field by field</h2>
+    <table>${fields}</table>`;
+}
+
+function row(name: string, value: unknown): Html {
+  return html`<tr><th scope="row">${name}</th><td>${value}</td></tr>`;
+}
+
+function show(value: unknown): string {
+  if (value instanceof Date) return formatDate(value);
+  if (Buffer.isBuffer(value)) return `${value.length} bytes, ${value.toString('hex', 0, 12)}…`;
+  return value === undefined || value === '' ? 'empty' : [value].flat().join(', ') || 'empty';
+}

@@ -1,0 +1,101 @@
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import type { LogEvent } from '../config.js';
+import { webauth } from '../express/index.js';
+import { sendPage } from '../html.js';
+import { createWAA } from '../waa.js';
+import { acceptUpgrades } from '../websocket/index.js';
+import { createWLS } from '../wls/index.js';
+import { homePage, membersPage, type Seen, script, welcomePage } from './demo-pages.js';
+import type { Call } from './main.js';
+import { printable, readPort } from './usage.js';
+import { interrupted } from './wls.js';
+
+/** Runs a demonstration application with a login service of its own until it is told to stop. */
+export async function demo({ options }: Call): Promise<number> {
+  process.env['NODE_ENV'] ??= 'development';
+  const running = await startDemo(readPort(options.port, 8710), readPort(options['wls-port'], 8711));
+  console.log(`\n  Open ${running.url}/ in a browser (end this with Ctrl-C).\n`);
+  await interrupted();
+  await running.close();
+  return 0;
+}
+
+async function startDemo(port: number, wlsPort: number): Promise<{ url: string; close(): Promise<void> }> {
+  const { express, WebSocketServer } = await loadPackages();
+  const wls = createWLS();
+  await wls.listen(wlsPort);
+  const app = express();
+  const server = createServer(app).listen(port, '127.0.0.1');
+  await Promise.race([
+    once(server, 'listening'),
+    once(server, 'error').then(([error]) => Promise.reject(explain(error))),
+  ]);
+  const url = `http://localhost:${(server.address() as AddressInfo).port}`;
+
+  const seen = new Map<string, Seen>();
+  const waa = createWAA({
+    baseUrl: url,
+    wls: wls.profile,
+    desc: 'the ucam-webauth demonstration',
+    log: printEvent,
+    onLogin: (auth, response) => remember(seen, auth.sessionId, { response, at: new Date() }),
+  });
+  const auth = webauth(waa);
+  app.disable('x-powered-by');
+  app.use(auth);
+  app.get('/', (request, response) => {
+    if (!request.auth) return sendPage(response, 'ucam-webauth', welcomePage(waa));
+    const connect = [`${url.replace('http', 'ws')}/live`];
+    sendPage(response, 'ucam-webauth', homePage(waa, request.auth, seen.get(request.auth.sessionId)), {
+      script,
+      connect,
+    });
+  });
+  app.get('/any', auth.require({ ptags: [] }), (_, response) => response.redirect(303, '/'));
+  app.get('/members', auth.require(), (request, response) => sendPage(response, 'Members', membersPage(request.auth)));
+  app.use(auth.failurePage);
+
+  const wss = new WebSocketServer({ noServer: true, maxPayload: 1024 });
+  acceptUpgrades(server, wss, waa, { path: '/live', ptags: [] });
+  wss.on('connection', (socket, request) => {
+    const { principal } = request.auth ?? {};
+    socket.on('error', () => {});
+    socket.send(`You are ${principal}. The server knows from the cookie of your session.`);
+    socket.on('message', (data) => socket.send(`${principal} said: ${data}`));
+  });
+  return {
+    url,
+    close: async () => {
+      for (const socket of wss.clients) socket.terminate();
+      server.close();
+      server.closeAllConnections();
+      await Promise.all([waa.close(), wls.close()]);
+    },
+  };
+}
+
+/** The two packages that only the demonstration needs. */
+async function loadPackages() {
+  try {
+    return { express: (await import('express')).default, WebSocketServer: (await import('ws')).WebSocketServer };
+  } catch (cause) {
+    throw new Error('the demonstration needs two more packages: npm install express ws', { cause });
+  }
+}
+
+function explain(error: NodeJS.ErrnoException & { port?: number }): Error {
+  if (error.code !== 'EADDRINUSE') return error;
+  return new Error(`port ${error.port} is in use: give another with --port (0 takes a free one)`, { cause: error });
+}
+
+function remember(seen: Map<string, Seen>, id: string, what: Seen): void {
+  seen.set(id, what);
+  if (seen.size > 1000) seen.delete(seen.keys().next().value as string);
+}
+
+function printEvent({ time, level, event, message, code, principal }: LogEvent): void {
+  const parts = [time.toISOString().slice(11, 19), level.padEnd(5), event, code, principal, `(${message})`];
+  console.log(parts.filter(Boolean).map(String).map(printable).join(' '));
+}

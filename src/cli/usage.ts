@@ -1,0 +1,14 @@
+/** The command was called wrongly; the message says how. */
+export class UsageError extends Error {}
+
+/** A port number: 0 asks for a free one. */
+export function readPort(text: string | undefined, otherwise: number): number {
+  if (text === undefined) return otherwise;
+  if (!/^\d{1,5}$/.test(text) || Number(text) > 65535) throw new UsageError(`${text} is not a port`);
+  return Number(text);
+}
+
+/** Untrusted text for a terminal: control characters are shown, not sent. */
+export function printable(text: string): string {
+  return text.replace(/\p{C}/gu, (char) => `\\u{${(char.codePointAt(0) as number).toString(16)}}`);
+}

@@ -1,0 +1,115 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { type ErrorCode, StatusError, type WebauthError } from '../errors.js';
+import { type Html, html, sendPage } from '../html.js';
+import { wantsPage } from '../http.js';
+import type { AuthResponse } from '../response.js';
+import type { Auth } from '../session/session.js';
+import type { WAA } from '../waa.js';
+
+/** Answers with what went wrong: a page for people, JSON for programs. */
+export function sendFailure(waa: WAA, error: WebauthError, request: IncomingMessage, response: ServerResponse): void {
+  if (error.status === 401) response.setHeader('WWW-Authenticate', `Ucam-WebAuth realm="${waa.origin}"`);
+  if (error.status === 503) response.setHeader('Retry-After', '5');
+  if (wantsPage(request)) sendFailurePage(waa, error, request, response);
+  else sendFailureData(error, response);
+}
+
+/** Offers the logout, or says that it is done and what remains: the session at the login service. */
+export function sendLogout(waa: WAA, auth: Auth | undefined, response: ServerResponse): void {
+  const formAction = waa.wls.logoutUrl === undefined ? [] : [new URL(waa.wls.logoutUrl).origin];
+  if (auth) sendPage(response, 'Log out', logoutForm(waa, auth), { formAction });
+  else sendPage(response, 'Logged out', loggedOut(waa), { formAction });
+}
+
+/** A heading, and what the person can do. The error's own message says what was wrong. */
+const advice: { readonly [code in ErrorCode]?: readonly [heading: string, advice: string] } = {
+  ERR_WLS_CANCELLED: ['Login cancelled', 'You are not logged in. You can try again whenever you like.'],
+  ERR_WLS_NO_ATYPES: ['That way of logging in is not available', 'Please tell whoever runs this site.'],
+  ERR_WLS_VERSION: ['The login service does not understand this site', 'Please tell whoever runs this site.'],
+  ERR_WLS_REQUEST: ['The login service does not understand this site', 'Please tell whoever runs this site.'],
+  ERR_WLS_INTERACTION: ['You need to log in yourself', 'Try again, and the login service will ask you who you are.'],
+  ERR_WLS_UNAUTHORISED: ['This site may not use the login service', 'Please tell whoever runs this site.'],
+  ERR_WLS_DECLINED: [
+    'The login service declined',
+    'Your account may not be allowed to log in; its help desk can say why.',
+  ],
+  ERR_SESSION_MISSING: ['Please log in', 'You are not logged in.'],
+  ERR_SESSION_EXPIRED: ['Please log in again', 'Your session is over.'],
+  ERR_SESSION_IDLE: ['Please log in again', 'Your session is over.'],
+  ERR_SESSION_REVOKED: ['Please log in again', 'Your session was ended.'],
+  ERR_SESSION_INVALID: [
+    'Please log in again',
+    'Your browser sent a session that this site did not make. If logging in again does not help, delete the cookies of this site.',
+  ],
+  ERR_STORE_UNAVAILABLE: ['Please try again in a moment', 'This site cannot look up sessions just now.'],
+  ERR_COOKIES_BLOCKED: [
+    'Your login could not be matched to your browser',
+    'Allow cookies for this site, or, if you finished logging in in another tab or took over half an hour, just try again.',
+  ],
+  ERR_RESPONSE_REPLAYED: ['This login was used already', 'That happens after going back or reloading. Try again.'],
+  ERR_ISSUE_STALE: [
+    'This login took too long to arrive',
+    'Try again. If that does not help, please tell whoever runs this site.',
+  ],
+  ERR_PRINCIPAL_REFUSED: ['You may not enter here', 'You are logged in, but this page is for other people.'],
+  ERR_PTAGS_REFUSED: ['You may not enter here', 'You are logged in, but this page is for other people.'],
+  ERR_ORIGIN_REFUSED: ['That came from another site', 'Nothing was done. Use the buttons of this site itself.'],
+};
+
+const otherwise = [
+  'You could not be logged in',
+  'Try again. If that does not help, please tell whoever runs this site.',
+] as const;
+
+function sendFailurePage(waa: WAA, error: WebauthError, request: IncomingMessage, response: ServerResponse): void {
+  const [heading, whatToDo] = advice[error.code] ?? otherwise;
+  const lost = request.method !== 'GET' && request.method !== 'HEAD' && error.status === 401;
+  const said = error instanceof StatusError ? (error.response as AuthResponse).msg : '';
+  const body = html`<h1>${heading}</h1>
+    <p>${whatToDo}</p>
+    ${lost && html`<p><strong>What you sent was not saved.</strong> Log in, go back, and send it again.</p>`}
+    ${said && html`<p>The login service says: ${said}</p>`}
+    ${links(waa, error)}
+    <p class="quiet">${sentence(error.message)} <code>${error.code}</code></p>`;
+  sendPage(response, heading, body, { status: error.status });
+}
+
+function links(waa: WAA, error: WebauthError): Html {
+  if (error.loginUrl) return html`<p><a class="button main" href="${error.loginUrl}">Log in</a></p>`;
+  if (error.status === 403) return html`<p><a class="button" href="${waa.routes.logout}">Log out</a></p>`;
+  return html`<p><a class="button main" href="${waa.loginUrl('/')}">Try again</a></p>`;
+}
+
+function sendFailureData(error: WebauthError, response: ServerResponse): void {
+  const { code, message, loginUrl } = error;
+  const body = JSON.stringify({ error: { code, message, loginUrl } });
+  response.writeHead(error.status, {
+    'Content-Type': 'application/json',
+    'Content-Length': Buffer.byteLength(body),
+    'Cache-Control': 'no-store',
+    'X-Content-Type-Options': 'nosniff',
+  });
+  response.end(body);
+}
+
+function logoutForm(waa: WAA, auth: Auth): Html {
+  return html`<h1>Log out?</h1>
+    <p>You are logged in as <strong>${auth.principal}</strong>.</p>
+    <form method="post" action="${waa.routes.logout}"><button class="main">Log out</button></form>`;
+}
+
+function loggedOut(waa: WAA): Html {
+  const { name, logoutUrl } = waa.wls;
+  return html`<h1>You are logged out of this site</h1>
+    ${
+      logoutUrl &&
+      html`<p>You may still be logged in at the login service (${name}): on a shared computer, log out there
+      too, or the next person can enter as you.</p>
+      <p><a class="button main" href="${logoutUrl}">Log out of ${name} too</a></p>`
+    }
+    <p><a class="button" href="${waa.loginUrl('/')}">Log in again</a></p>`;
+}
+
+function sentence(text: string): string {
+  return `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
+}

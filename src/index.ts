@@ -1,0 +1,19 @@
+export type { Config, LogEvent } from './config.js';
+export {
+  AuthorisationError,
+  type ErrorCode,
+  ResponseError,
+  SessionError,
+  StatusError,
+  VerificationError,
+  WebauthError,
+} from './errors.js';
+export { KeySet, type PublicKey } from './keys.js';
+export { goose, nevar, type Profile, raven, ravenDemo } from './profiles.js';
+export { type AuthRequest, type Encoded, formatRequest } from './request.js';
+export { type AuthResponse, type FailureStatus, parseResponse, type Version } from './response.js';
+export { MemoryStore } from './session/memory.js';
+export type { Auth, EndsBecause } from './session/session.js';
+export type { Entry, Store } from './session/store.js';
+export { type Expectations, type VerifiedResponse, verifyResponse } from './verify.js';
+export { createWAA, type Requirements, type WAA } from './waa.js';

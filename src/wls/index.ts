@@ -1,0 +1,230 @@
+import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject } from 'node:crypto';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { isDevelopment, isLoopback } from '../environment.js';
+import { KeySet } from '../keys.js';
+import type { Profile } from '../profiles.js';
+import { type AuthRequest, formatRequest, parseRequest } from '../request.js';
+import { type AuthResponse, formatResponse, formatSigned } from '../response.js';
+import { signText } from '../signature.js';
+import { type Account, createHandler } from './service.js';
+
+export type { Account } from './service.js';
+
+/** How the development login service behaves. Everything has a default. */
+export interface WLSOptions {
+  /** Who can log in: some people with `current`, and some without, by default. */
+  readonly accounts?: readonly Account[];
+  /** RSA private key, PEM or KeyObject: a fresh one of 2048 bits by default. */
+  readonly key?: KeyObject | string;
+  /** Name of the key: 1 by default. */
+  readonly kid?: string;
+  /** How long its own session lasts: seconds, 36000 by default. */
+  readonly sessionLife?: number;
+  /** Receives each answer that goes back to an application. Nothing is printed by default. */
+  readonly log?: (answer: AuthResponse) => void;
+  /** The clock. */
+  readonly now?: () => Date;
+  /** Run where `NODE_ENV` is neither `development` nor `test`. */
+  readonly dangerouslyActAsDevelopment?: boolean;
+  /** Let other machines log in too, as anybody. */
+  readonly dangerouslyListenBeyondLoopback?: boolean;
+}
+
+/** Makes a development login service. Throws TypeError in production, where anybody could log in as anybody. */
+export function createWLS(options: WLSOptions = {}): WLS {
+  return new WLS(options);
+}
+
+const DEFAULT_PORT = 8711;
+
+const defaultAccounts: readonly Account[] = [
+  { principal: 'test0001', name: 'First Student', ptags: ['current'] },
+  { principal: 'test0002', name: 'Second Student', ptags: ['current'] },
+  { principal: 'test0003', name: 'First Teacher', ptags: ['current'] },
+  { principal: 'test0004', name: 'Second Teacher', ptags: ['current'] },
+  { principal: 'test0401', name: 'First Leaver', ptags: [] },
+  { principal: 'test0402', name: 'Second Leaver', ptags: [] },
+];
+
+/** A login service that behaves as Raven does and believes everybody. Made by {@link createWLS}. */
+export class WLS {
+  /** Serves requests in any `node:http` server, or in Express. */
+  readonly handler: (request: IncomingMessage, response: ServerResponse) => void;
+  readonly #accounts: readonly Account[];
+  readonly #sessionLife: number;
+  readonly #now: () => Date;
+  readonly #key: KeyObject;
+  readonly #kid: string;
+  readonly #keys: KeySet;
+  readonly #beyondLoopback: boolean;
+  #url = nameAddress('localhost', DEFAULT_PORT);
+  #server: Server | undefined;
+  #answers = 0;
+
+  constructor(options: WLSOptions) {
+    checkOptions(options);
+    this.#accounts = options.accounts ?? defaultAccounts;
+    this.#sessionLife = options.sessionLife ?? 36000;
+    this.#now = options.now ?? (() => new Date());
+    this.#key = readKey(options.key);
+    this.#kid = options.kid ?? '1';
+    this.#keys = KeySet.from({ [this.#kid]: publicPem(this.#key) });
+    this.#beyondLoopback = options.dangerouslyListenBeyondLoopback ?? false;
+    this.handler = createHandler({
+      accounts: this.#accounts,
+      sessionLife: this.#sessionLife,
+      beyondLoopback: this.#beyondLoopback,
+      now: this.#now,
+      answer: (asked, fields) => this.#answer(asked, fields),
+      log: options.log ?? (() => {}),
+    });
+  }
+
+  /** Where it is found, such as `http://localhost:8711`. */
+  get url(): string {
+    return this.#url;
+  }
+
+  /** What an application takes as its login service. Read it after {@link listen}: it holds the port. */
+  get profile(): Profile {
+    return {
+      name: 'development',
+      authUrl: `${this.#url}/auth/authenticate.html`,
+      logoutUrl: `${this.#url}/auth/logout.html`,
+      keys: this.#keys,
+      oldVersionPtags: ['current'],
+      requirePtags: ['current'],
+    };
+  }
+
+  /**
+   * Listens on a server of its own.
+   * @param port 0 takes a free one.
+   */
+  async listen(port = DEFAULT_PORT, host = '127.0.0.1'): Promise<void> {
+    if (!isLoopback(host) && !this.#beyondLoopback) {
+      throw new TypeError(
+        `${JSON.stringify(host)} is not on loopback, and whoever reaches it could log in as anybody: listen on 127.0.0.1`,
+      );
+    }
+    if (this.#server) throw new TypeError('this login service listens already: close() it first');
+    const server = createServer(this.handler);
+    this.#server = server;
+    try {
+      await start(server, port, host);
+    } catch (error) {
+      this.#server = undefined;
+      throw error;
+    }
+    this.#url = nameAddress(host, (server.address() as AddressInfo).port);
+  }
+
+  /** Stops listening, and ends all connections. */
+  async close(): Promise<void> {
+    const server = this.#server;
+    if (server === undefined) return;
+    this.#server = undefined;
+    const closed = new Promise((resolve) => server.close(resolve));
+    server.closeAllConnections();
+    await closed;
+  }
+
+  /**
+   * Answers without a browser, by default as if the first account had just logged in.
+   * @param request what is asked, or the address that `formatRequest` made of it.
+   * @param overrides replace fields before signing; `kid` and `sig` are replaced afterwards. A failing `status` leaves
+   *   out what only a success has.
+   * @returns the encoded response: the value of `WLS-Response`, before it is percent-encoded.
+   */
+  respond(request: AuthRequest | string, overrides: Partial<AuthResponse> = {}): string {
+    const address = typeof request === 'string' ? request : formatRequest(this.profile.authUrl, request);
+    const asked = parseRequest(address.slice(address.indexOf('?') + 1));
+    const { principal, ptags } = this.#accounts[0] as Account;
+    const success = { principal, ptags, auth: 'pwd', life: this.#sessionLife };
+    const failed = (overrides.status ?? 200) !== 200;
+    return formatResponse(this.#answer(asked, failed ? overrides : { ...success, ...overrides }));
+  }
+
+  #answer(asked: AuthRequest, fields: Partial<AuthResponse>): AuthResponse {
+    const { status = 200 } = fields;
+    const issue = this.#now();
+    this.#answers += 1;
+    const response = {
+      // 520 is for those who speak another version; and Raven answers a cancelled login in version 1, whatever was asked.
+      ver: status === 410 || status === 520 ? 1 : (asked.ver ?? 3),
+      status,
+      msg: '',
+      issue,
+      id: `${Math.floor(issue.getTime() / 1000)}-${process.pid}-${this.#answers}`,
+      url: asked.url,
+      principal: '',
+      ptags: [],
+      auth: '',
+      sso: [],
+      life: undefined,
+      params: asked.params ?? '',
+      ...fields,
+    };
+    return { kid: this.#kid, sig: signText(this.#key, formatSigned(response)), ...response };
+  }
+}
+
+function checkOptions({ accounts, sessionLife = 1, dangerouslyActAsDevelopment }: WLSOptions): void {
+  if (!isDevelopment() && !dangerouslyActAsDevelopment) {
+    throw new TypeError(
+      'the development login service lets anybody log in as anybody: set NODE_ENV=development (unset, it counts as production)',
+    );
+  }
+  if (!Number.isSafeInteger(sessionLife) || sessionLife < 1) {
+    throw new TypeError('sessionLife is a whole number of seconds, at least 1');
+  }
+  if (accounts) checkAccounts(accounts);
+}
+
+function checkAccounts(accounts: readonly Account[]): void {
+  if (accounts.length === 0) throw new TypeError('accounts is empty: nobody could log in');
+  if (accounts.some(({ principal }) => !principal)) throw new TypeError('an account has no principal');
+  if (new Set(accounts.map(({ principal }) => principal)).size < accounts.length) {
+    throw new TypeError('two accounts have the same principal');
+  }
+  if (accounts.some(({ ptags }) => !Array.isArray(ptags) || ptags.some((tag) => !/^[^,]+$/.test(tag)))) {
+    throw new TypeError('the ptags of an account are a list of tags without commas, such as ["current"], or []');
+  }
+}
+
+function readKey(key: WLSOptions['key']): KeyObject {
+  if (key === undefined) return generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey;
+  const parsed = typeof key === 'string' ? readPem(key) : key;
+  if (parsed.type === 'private' && parsed.asymmetricKeyType === 'rsa') return parsed;
+  throw new TypeError('key is not the private half of an RSA key');
+}
+
+function readPem(pem: string): KeyObject {
+  try {
+    return createPrivateKey(pem);
+  } catch (cause) {
+    throw new TypeError('key is not a private key in PEM', { cause });
+  }
+}
+
+function publicPem(key: KeyObject): string {
+  return createPublicKey(key).export({ type: 'spki', format: 'pem' }) as string;
+}
+
+/** What a browser on this machine calls the address; applications accept plain http under a loopback name only. */
+function nameAddress(host: string, port: number): string {
+  const here = ['localhost', '127.0.0.1', '0.0.0.0', '::1', '::'].includes(host);
+  return `http://${here ? 'localhost' : host.includes(':') ? `[${host}]` : host}:${port}`;
+}
+
+function start(server: Server, port: number, host: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    // Stays on: a later error of the server would otherwise end the process.
+    server.on('error', (error: NodeJS.ErrnoException) => {
+      const taken = `port ${port} of ${host} is taken: end what listens there, or choose another port`;
+      reject(error.code === 'EADDRINUSE' ? new Error(taken, { cause: error }) : error);
+    });
+    server.listen(port, host, resolve);
+  });
+}
