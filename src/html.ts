@@ -86,7 +86,9 @@ const style = `
 @media (prefers-color-scheme: dark) { :root { --paper: #14191b; --ink: #e4e9ea; --quiet: #a0acb2; --line: #374247;
   --panel: #1d2427; --accent: #7fd1c3; --on-accent: #06231f; --good: #82d79b; --bad: #ff9d8c; } }
 * { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 1.0625rem/1.55 system-ui, sans-serif; }
+[hidden] { display: none !important; }
+body { margin: 0; background: var(--paper); color: var(--ink); font: 1.0625rem/1.55 system-ui, sans-serif;
+  overflow-wrap: break-word; }
 main { max-width: 42rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
 h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 .75rem; }
 h2 { font-size: 1.15rem; margin: 2.25rem 0 .6rem; }
@@ -98,18 +100,26 @@ code, .wire { font-family: ui-monospace, monospace; font-size: .9em; overflow-wr
 .bad { color: var(--bad); }
 .row { display: flex; flex-wrap: wrap; gap: .6rem; align-items: center; }
 .panel { border: 1px solid var(--line); border-radius: .5rem; background: var(--panel); padding: .9rem 1.1rem; }
+.panel > :last-child { margin-bottom: 0; }
 button, .button { display: inline-block; font: inherit; line-height: 1.3; color: var(--ink); background: var(--panel);
-  border: 1px solid var(--quiet); border-radius: .4rem; padding: .55rem .95rem; cursor: pointer; text-decoration: none; }
+  border: 1px solid var(--quiet); border-radius: .4rem; padding: .65rem 1rem; cursor: pointer; text-decoration: none; }
 button:hover, .button:hover { border-color: var(--accent); }
+input { font: inherit; color: inherit; background: var(--paper); border: 1px solid var(--quiet); border-radius: .4rem;
+  padding: .5rem .75rem; min-width: 0; flex: 1 1 12rem; }
 button.main, .button.main { background: var(--accent); border-color: var(--accent); color: var(--on-accent); }
 :focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
 table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; vertical-align: top; padding: .35rem .75rem .35rem 0; border-top: 1px solid var(--line); }
 th { font-weight: 600; white-space: nowrap; }
-ul, ol { padding-left: 1.3rem; }
+td { padding-right: 0; }
+ul, ol { padding-left: 1.3rem; margin: 0 0 1rem; }
+.held { list-style: "✓  "; }
+.held ::marker { color: var(--good); }
 details { margin-top: 1.5rem; }
-summary { cursor: pointer; }
+summary { cursor: pointer; padding: .6rem 0; }
 form { margin: 0; }
 .choices { list-style: none; padding: 0; margin: 0 0 1rem; display: grid; gap: .5rem; }
-.choices button { width: 100%; text-align: left; }
+.choices button { width: 100%; text-align: left; display: flex; flex-wrap: wrap; gap: 0 .75rem;
+  align-items: baseline; }
+.choices .quiet { margin-left: auto; text-align: right; }
 `;

@@ -1,4 +1,4 @@
-import { createHash, createSign, createVerify, type KeyObject, timingSafeEqual } from 'node:crypto';
+import { constants, createHash, createVerify, type KeyObject, privateEncrypt, timingSafeEqual } from 'node:crypto';
 import forge from 'node-forge';
 import { bundledKey, type PublicKey } from './keys.js';
 
@@ -40,8 +40,9 @@ export function chooseEngine(engines: readonly Engine[]): Engine {
 }
 
 /** Signs a text as a login service does. */
-export function signText(privateKey: KeyObject, text: string): Buffer {
-  return createSign('sha1').update(text).sign(privateKey);
+export function signText(key: KeyObject, text: string): Buffer {
+  // By its parts, since some systems' policy refuses to sign with SHA-1 in one go; the bytes are the same.
+  return privateEncrypt({ key, padding: constants.RSA_PKCS1_PADDING }, Buffer.concat([digestInfo, sha1(text)]));
 }
 
 /** What Raven said to a request without `ver` in March 2005, signed with its key 2: the known answer of {@link works}. */
@@ -83,7 +84,7 @@ const digestInfo = Buffer.from('3021300906052b0e03021a05000414', 'hex');
 
 /** EMSA-PKCS1-v1_5 (RFC 8017, 9.2): 00 01 FF ... FF 00 DigestInfo. */
 function canonicalBlock(text: string, length: number): Buffer {
-  const digest = createHash('sha1').update(text).digest();
+  const digest = sha1(text);
   const block = Buffer.alloc(length, 0xff);
   block[0] = 0;
   block[1] = 1;
@@ -92,6 +93,10 @@ function canonicalBlock(text: string, length: number): Buffer {
   digestInfo.copy(block, start);
   digest.copy(block, start + digestInfo.length);
   return block;
+}
+
+function sha1(text: string): Buffer {
+  return createHash('sha1').update(text).digest();
 }
 
 /** Is `sig` the key's signature of the text? The engine is chosen when this module is loaded. */

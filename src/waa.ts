@@ -122,11 +122,11 @@ export class WAA {
    * @throws WebauthError; its `loginUrl` leads to another try. Nothing has changed then.
    */
   async finishLogin(encoded: string, nonce: string | undefined, replaced?: Auth): Promise<Login> {
-    const { params } = parseResponse(encoded);
+    const { params, kid } = parseResponse(encoded);
     const attempt = this.#openAttempt(params, nonce);
     try {
+      this.#refuseDemoKey(kid);
       const response = verifyResponse(encoded, { ...this.#expectations(), params });
-      this.#refuseDemoKey(response.kid);
       return { ...(await this.#startSession(response, replaced)), returnTo: attempt.returnTo };
     } catch (error) {
       if (error instanceof WebauthError) error.loginUrl = this.loginUrl(attempt.returnTo);

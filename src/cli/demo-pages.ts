@@ -24,7 +24,7 @@ export function welcomePage(waa: WAA): Html {
 export function homePage(waa: WAA, auth: Auth, seen: Seen | undefined): Html {
   return html`<h1>You are ${auth.principal}</h1>
     <div class="row">
-      <form method="post" action="${waa.routes.logout}"><button class="main">Log out</button></form>
+      <form method="post" action="${waa.routes.logout}"><button>Log out</button></form>
       <a class="button" href="/members">A page for current members</a>
     </div>
     ${socketPanel()}
@@ -34,7 +34,8 @@ export function homePage(waa: WAA, auth: Auth, seen: Seen | undefined): Html {
 
 export function membersPage(auth: Auth | undefined): Html {
   return html`<h1>For current members</h1>
-    <p>${auth?.principal} has the ptag <code>current</code>, so this page opens. An account without it gets 403 here.</p>
+    <p>${auth?.principal} has the ptag <code>current</code>, so this page opens. An account without it, such as
+      test0401, gets 403 here.</p>
     <p><a class="button" href="/">Back</a></p>`;
 }
 
@@ -56,19 +57,20 @@ socket.onclose = (event) => {
   state.textContent = 'closed (' + event.code + (event.reason ? ', ' + event.reason : '') + ')';
   state.className = 'bad';
   form.hidden = true;
+  document.getElementById('after').hidden = false;
 };
 form.onsubmit = (event) => {
   event.preventDefault();
   socket.send(form.elements.text.value);
   form.reset();
 };
+for (const time of document.querySelectorAll('time')) time.textContent = new Date(time.dateTime).toLocaleString();
 const ends = document.getElementById('ends');
 const left = document.getElementById('left');
 const tick = () => {
   const seconds = Math.max(0, Math.round((Date.parse(ends.dateTime) - Date.now()) / 1000));
-  left.textContent = 'in ' + Math.floor(seconds / 60) + ' min ' + seconds % 60 + ' s';
+  left.textContent = ', in ' + Math.floor(seconds / 60) + ' min ' + seconds % 60 + ' s';
 };
-ends.textContent = new Date(ends.dateTime).toLocaleTimeString();
 tick();
 setInterval(tick, 1000);
 `;
@@ -83,6 +85,7 @@ function socketPanel(): Html {
         <input id="text" name="text" maxlength="200" autocomplete="off" required>
         <button>Send</button>
       </form>
+      <p id="after" hidden><a class="button" href="/">Load this page again</a></p>
     </div>`;
 }
 
@@ -94,12 +97,8 @@ const because = {
 function sessionTable({ ptags, sso, auth, loggedInAt, expires, expiresBecause, sessionId }: Auth): Html {
   return html`<h2>Your session</h2>
     <table>
-      ${row(
-        'ends',
-        html`<time id="ends" datetime="${expires.toISOString()}">${expires.toUTCString()}</time>
-        <span id="left"></span>: ${because[expiresBecause]}`,
-      )}
-      ${row('began', html`<time datetime="${loggedInAt.toISOString()}">${loggedInAt.toUTCString()}</time>`)}
+      ${row('ends', html`${instant(expires, 'ends')}<span id="left"></span>: ${because[expiresBecause]}`)}
+      ${row('began', instant(loggedInAt))}
       ${row('ptags', ptags.join(', ') || 'none: not a current member')}
       ${row('authenticated', auth ? `just then, by ${auth}` : `earlier, by ${sso.join(', ')}`)}
       ${row('handle', html`<code>${sessionId}</code>`)}
@@ -110,14 +109,19 @@ function responseTables({ response, at }: Seen): Html {
   const fields = Object.entries(response).map(([name, value]) => row(name, html`<code>${show(value)}</code>`));
   const held = checks.map(({ name, holds }) => html`<li><strong>${name}</strong>: ${holds}</li>`);
   return html`<h2>What was checked of the login service's answer</h2>
-    <ul>
+    <ul class="held">
       <li><strong>form</strong>: every field is as the protocol has it</li>
       ${held}
       <li><strong>first use</strong>: it was not used before</li>
     </ul>
-    <p class="quiet">All of it held, at ${at.toUTCString()}; otherwise nobody would be logged in.</p>
+    <p class="quiet">All of it held, at ${instant(at)}; otherwise nobody would be logged in.</p>
     <h2>The answer, field by field</h2>
     <table>${fields}</table>`;
+}
+
+/** The browser rewrites it in its own zone and language. */
+function instant(at: Date, id?: string): Html {
+  return html`<time${id && html` id="${id}"`} datetime="${at.toISOString()}">${at.toUTCString()}</time>`;
 }
 
 function row(name: string, value: unknown): Html {

@@ -28,10 +28,13 @@ async function startDemo(port: number, wlsPort: number): Promise<{ url: string; 
   await wls.listen(wlsPort);
   const app = express();
   const server = createServer(app).listen(port, '127.0.0.1');
-  await Promise.race([
-    once(server, 'listening'),
-    once(server, 'error').then(([error]) => Promise.reject(explain(error))),
-  ]);
+  try {
+    await once(server, 'listening');
+  } catch (error) {
+    // Left open, it would keep this process alive.
+    await wls.close();
+    throw explain(error as NodeJS.ErrnoException);
+  }
   const url = `http://localhost:${(server.address() as AddressInfo).port}`;
 
   const seen = new Map<string, Seen>();

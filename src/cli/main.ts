@@ -2,7 +2,7 @@
 import { createRequire } from 'node:module';
 import { parseArgs } from 'node:util';
 import { errorTable, WebauthError } from '../errors.js';
-import { UsageError } from './usage.js';
+import { printable, UsageError } from './usage.js';
 
 const help = `ucam-webauth: log people in with Raven (Ucam-WebAuth)
 
@@ -24,13 +24,27 @@ const help = `ucam-webauth: log people in with Raven (Ucam-WebAuth)
 Exit status: 0 all is well; 2 malformed response; 3 it does not verify; 4 it verifies, and nobody logged in;
 64 wrong usage; 1 anything else.`;
 
-/** Loaded when called: the demonstration needs packages that the others do not. */
-const commands = {
-  demo: async () => (await import('./demo.js')).demo,
-  wls: async () => (await import('./wls.js')).wls,
-  keys: async () => (await import('./keys.js')).keys,
-  verify: async () => (await import('./verify.js')).verify,
-};
+interface Command {
+  /** How many words it takes at most, beside its options. */
+  readonly words: 0 | 1;
+  readonly options: readonly (keyof Call['options'])[];
+  /** Loaded when called: the demonstration needs packages that the others do not. */
+  load(): Promise<(call: Call) => Promise<number>>;
+}
+
+const commands = new Map<string, Command>([
+  ['demo', { words: 0, options: ['port', 'wls-port'], load: async () => (await import('./demo.js')).demo }],
+  ['wls', { words: 0, options: ['port', 'key'], load: async () => (await import('./wls.js')).wls }],
+  ['keys', { words: 1, options: [], load: async () => (await import('./keys.js')).keys }],
+  [
+    'verify',
+    {
+      words: 1,
+      options: ['url', 'params', 'at', 'keys', 'ver', 'iact', 'aauth'],
+      load: async () => (await import('./verify.js')).verify,
+    },
+  ],
+]);
 
 const options = {
   port: { type: 'string' },
@@ -65,11 +79,21 @@ async function main(args: string[]): Promise<number> {
   if (version) return print(createRequire(import.meta.url)('../../package.json').version);
   const [name, ...words] = positionals;
   if (wantsHelp || name === 'help') return print(help);
-  if (name === undefined || !Object.hasOwn(commands, name)) {
-    throw new UsageError(name === undefined ? 'which command?' : `there is no command ${name}`);
-  }
-  const command = await commands[name as keyof typeof commands]();
-  return command({ words, options: given });
+  if (name === undefined) throw new UsageError('which command?');
+  const command = commands.get(name);
+  if (command === undefined) throw new UsageError(`there is no command ${name}`);
+  checkCall(name, command, { words, options: given });
+  const run = await command.load();
+  return run({ words, options: given });
+}
+
+/** What a command would not look at is a mistake of whoever gave it. */
+function checkCall(name: string, command: Command, { words, options }: Call): void {
+  const stray = Object.keys(options).find((option) => !(command.options as readonly string[]).includes(option));
+  if (stray !== undefined) throw new UsageError(`${name} has no option --${stray}`);
+  if (words.length <= command.words) return;
+  const takes = command.words === 0 ? 'nothing' : 'one thing';
+  throw new UsageError(`${name} takes ${takes} beside its options; put quotes around what holds spaces`);
 }
 
 function readArgs(args: string[]) {
@@ -87,9 +111,9 @@ function print(text: string): number {
 
 function report(error: unknown): number {
   if (error instanceof UsageError) {
-    console.error(`ucam-webauth: ${error.message}\n\n${help}`);
+    console.error(`ucam-webauth: ${printable(error.message)}\n\n${help}`);
     return 64;
   }
-  console.error(`ucam-webauth: ${error instanceof Error ? error.message : error}`);
+  console.error(`ucam-webauth: ${printable(error instanceof Error ? error.message : String(error))}`);
   return error instanceof WebauthError ? errorTable[error.code].exit : 1;
 }

@@ -198,7 +198,12 @@ class Glue {
 
 function redirect(response: ServerResponse, location: string): void {
   response
-    .writeHead(303, { Location: location, 'Content-Length': 0, 'Cache-Control': 'no-store', 'Referrer-Policy': 'same-origin' })
+    .writeHead(303, {
+      Location: location,
+      'Content-Length': 0,
+      'Cache-Control': 'no-store',
+      'Referrer-Policy': 'same-origin',
+    })
     .end();
 }
 

@@ -24,6 +24,7 @@ export class LiveSessions {
   /** Watches by the second in which they end, so that the clock looks only at those that are due. */
   readonly #due = new Map<number, Set<Watch>>();
   #swept: number;
+  #pruned: number;
   #timer: NodeJS.Timeout | undefined;
   #unsubscribe = (): void => {};
 
@@ -31,6 +32,7 @@ export class LiveSessions {
     this.#store = store;
     this.#now = now;
     this.#swept = this.#second();
+    this.#pruned = this.#swept;
   }
 
   /** Learns what the store knows. Subscribed first: what happens in between comes twice rather than never. */
@@ -61,13 +63,12 @@ export class LiveSessions {
     return () => this.#forget(watch);
   }
 
-  /** Ends what is due by the clock, and forgets revocations of sessions that are over anyway. */
+  /** Ends what is due by the clock. */
   sweep(): void {
     const now = this.#second();
     for (const second of this.#dueBetween(this.#swept, now)) {
       for (const watch of this.#due.get(second) ?? []) this.#end(watch, expired());
     }
-    for (const [id, ends] of this.#revoked) if (ends <= now) this.#revoked.delete(id);
     this.#swept = now;
   }
 
@@ -80,8 +81,17 @@ export class LiveSessions {
   #learn({ key, expires }: Entry): void {
     if (!key.startsWith(PREFIX)) return;
     const id = key.slice(PREFIX.length);
+    this.#prune();
     this.#revoked.set(id, Math.ceil(expires.getTime() / 1000));
     for (const watch of this.#watches.get(id) ?? []) this.#end(watch, revoked());
+  }
+
+  /** Forgets, once a minute at most, revocations of sessions that are over anyway. */
+  #prune(): void {
+    const now = this.#second();
+    if (Math.abs(now - this.#pruned) < 60) return;
+    this.#pruned = now;
+    for (const [id, ends] of this.#revoked) if (ends <= now) this.#revoked.delete(id);
   }
 
   #end(watch: Watch, error: SessionError): void {

@@ -19,6 +19,11 @@ export class MemoryStore implements Store {
     this.#swept = now().getTime();
   }
 
+  /** How much it remembers just now. */
+  get size(): number {
+    return this.#entries.size + this.#spent.size;
+  }
+
   async mark(): Promise<string> {
     return this.#mark;
   }

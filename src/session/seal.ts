@@ -5,7 +5,7 @@ const VERSION = 1;
 const HEAD = 6;
 const NONCE = 12;
 const TAG = 16;
-const shape = /^[\w-]{48,8192}$/;
+const shape = /^[\w-]{46,8192}$/;
 
 interface SealingKey {
   readonly head: Buffer;

@@ -13,8 +13,8 @@ needs a password, so choose who you want to be.</p>
 <form method="post">
 <ul class="choices">${accounts.map(showAccount)}</ul>
 <button name="status" value="410">Cancel</button>
-<details><summary>Fail in another way</summary>
-<p class="quiet">Sends the application the answer that it would get from a login service that refuses.</p>
+<details><summary>Answer with another failure</summary>
+<p class="quiet">What the application would hear from a login service that refuses.</p>
 <ul class="choices">${Object.entries(refusals).map(showRefusal)}</ul></details>
 </form>`;
   sendPage(response, 'Development login service', body, { formAction: [formTarget(asked.url)] });
@@ -34,7 +34,7 @@ export function sendIndex(response: ServerResponse): void {
   const body = html`<h1>Development login service</h1>
 <p>Stands in for Raven while an application is being written: it speaks the same protocol, and lets anybody log in as
 anybody. Applications send people here; there is nothing to begin from this page.</p>
-<p><a class="button" href="auth/logout.html">Log out of it</a></p>`;
+<p><a class="button" href="auth/logout.html">Log out of the login service</a></p>`;
   sendPage(response, 'Development login service', body);
 }
 
@@ -44,12 +44,12 @@ export function sendNote(response: ServerResponse, status: number, title: string
 }
 
 const refusals = {
-  510: 'no way to authenticate that suits both',
-  520: 'version of the protocol not spoken',
+  510: 'no common way to log in',
+  520: 'version not supported',
   530: 'mistake in the request',
-  540: 'would have had to ask the user',
+  540: 'interaction required',
   560: 'application not authorised',
-  570: 'declined',
+  570: 'authentication declined',
 } satisfies Record<Exclude<FailureStatus, 410>, string>;
 
 function showRefusal([status, words]: [string, string]): Html {

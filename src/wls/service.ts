@@ -139,7 +139,7 @@ async function choose(exchange: Exchange, asked: AuthRequest): Promise<void> {
     return succeed(exchange, asked, account, { auth: 'pwd', life: service.sessionLife });
   }
   if (more.length === 0 && name === 'status' && Object.hasOwn(failures, value)) {
-    return fail(exchange, asked, Number(value) as FailureStatus, 'chosen on the page of the login service');
+    return fail(exchange, asked, Number(value) as FailureStatus);
   }
   sendNote(response, 400, 'Not a choice', 'There is no such account or status. Go back and choose again.');
 }

@@ -1,0 +1,188 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { createServer, type IncomingMessage, type RequestListener, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { delimiter, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import express from 'express';
+import type { BrowserContext, Page } from 'playwright-core';
+import { expect } from 'vitest';
+import { WebSocketServer } from 'ws';
+import type { LogEvent } from '../../src/config.js';
+import { webauth } from '../../src/express/index.js';
+import { html, sendPage } from '../../src/html.js';
+import { createWAA } from '../../src/waa.js';
+import { acceptUpgrades } from '../../src/websocket/index.js';
+import { createWLS } from '../../src/wls/index.js';
+
+const howToInstall =
+  'the tests in a real browser need Chromium (Debian: apt-get install chromium; elsewhere, set CHROMIUM to the path of a Chromium or Chrome)';
+
+/**
+ * The browser to test in; undefined, after a sentence that says so, where there is none.
+ * @throws Error where there has to be one: in continuous integration, or at the path that CHROMIUM names.
+ */
+export function findChromium(): string | undefined {
+  const { CHROMIUM: named, CI: integration, PATH = '' } = process.env;
+  const names = ['chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable', 'chrome.exe'];
+  const usual = PATH.split(delimiter).flatMap((folder) => names.map((name) => join(folder, name)));
+  const elsewhere = [
+    '/Applications/Chromium.app/Contents/MacOS/Chromium',
+    '/Applications/Google Chrome.app/Contents/MacOS/Google Chrome',
+    'C:\\Program Files\\Google\\Chrome\\Application\\chrome.exe',
+  ];
+  const found = (named ? [named] : [...usual, ...elsewhere]).find((path) => existsSync(path));
+  if (found) return found;
+  if (named || integration) throw new Error(howToInstall);
+  console.warn(`Left out: ${howToInstall}.`);
+  return undefined;
+}
+
+/** For a browser that talks to this machine only, perhaps as root in a container. */
+export const browserArgs: readonly string[] = [
+  '--no-sandbox',
+  '--disable-gpu',
+  '--disable-quic',
+  '--no-first-run',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+];
+
+/** Collects what a browser's console complains of, in all pages of the context. */
+export class Complaints {
+  readonly #messages: string[] = [];
+
+  constructor(context: BrowserContext) {
+    context.on('weberror', (error) => this.#messages.push(`uncaught: ${error.error().message}`));
+    context.on('console', (message) => {
+      if (message.type() === 'error') this.#messages.push(`${message.text()} (at ${message.location().url})`);
+    });
+  }
+
+  /** Takes out those that a test provokes; there has to be one. */
+  expect(pattern: RegExp): void {
+    const found = this.#messages.filter((message) => pattern.test(message));
+    expect(found, `complaints like ${pattern} among ${JSON.stringify(this.#messages)}`).not.toEqual([]);
+    this.#messages.splice(0, Infinity, ...this.#messages.filter((message) => !pattern.test(message)));
+  }
+
+  /** No page may have asked for anything that its policy forbids, nor thrown. */
+  expectNone(): void {
+    // Chromium's console also reports each page that has an error as its status: those are meant.
+    const meant = /^Failed to load resource: the server responded with a status of 4\d\d/;
+    expect(this.#messages.filter((message) => !meant.test(message))).toEqual([]);
+  }
+}
+
+export interface Running {
+  readonly url: string;
+  close(): Promise<void>;
+}
+
+/** Starts the demonstration as `npm start` does, on ports of its own. */
+export async function startDemo(): Promise<Running> {
+  const root = fileURLToPath(new URL('../..', import.meta.url));
+  const { NODE_ENV, ...env } = process.env;
+  const demo = spawn(process.execPath, ['dist/cli/main.js', 'demo', '--port', '0', '--wls-port', '0'], {
+    cwd: root,
+    env,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  const exited = once(demo, 'exit');
+  let printed = '';
+  const url = await new Promise<string>((resolve, reject) => {
+    const read = (chunk: Buffer) => {
+      printed += chunk;
+      const address = /Open (http:\S+)\/ in a browser/.exec(printed)?.[1];
+      if (address) resolve(address);
+    };
+    demo.stdout.on('data', read);
+    demo.stderr.on('data', read);
+    exited.then(() => reject(new Error(`the demonstration ended (npm run build makes dist/): ${printed}`)), reject);
+  });
+  return {
+    url,
+    close: async () => {
+      demo.kill();
+      await exited;
+    },
+  };
+}
+
+/** A small application, and what its server sees. */
+export interface Application extends Running {
+  readonly wlsUrl: string;
+  /** Every request and upgrade, as it arrives, before anything of ours has looked at it. */
+  readonly arrived: { readonly line: string; readonly cookie: string; readonly origin: string | undefined }[];
+  readonly events: LogEvent[];
+}
+
+/** Starts an application with everything of ours in it: a page with a socket at `/`, one that nobody may see, sockets. */
+export async function startApplication(host = 'localhost'): Promise<Application> {
+  const wls = createWLS();
+  await wls.listen(0);
+  const app = express();
+  const arrived: Application['arrived'] = [];
+  const note = ({ method, url, headers }: IncomingMessage) =>
+    void arrived.push({ line: `${method} ${url}`, cookie: headers.cookie ?? '', origin: headers.origin });
+  const server = createServer((request, response) => {
+    note(request);
+    app(request, response);
+  });
+  const url = await listen(server, host);
+  const events: LogEvent[] = [];
+  const waa = createWAA({ baseUrl: url, wls: wls.profile, log: (event) => events.push(event) });
+  const auth = webauth(waa);
+  app.use(auth);
+  app.get('/', auth.require(), (request, response) =>
+    sendPage(response, 'Application', html`<h1>You are ${request.auth?.principal}</h1>`, {
+      script: 'document.title = "with a script"',
+      connect: [url.replace('http', 'ws')],
+    }),
+  );
+  app.get('/nobody', auth.require({ principals: ['nobody'] }), (_, response) => response.send('never'));
+  app.use(auth.failurePage);
+  server.on('upgrade', note);
+  const wss = new WebSocketServer({ noServer: true });
+  acceptUpgrades(server, wss, waa, { path: '/live' });
+  wss.on('connection', (socket, request) => socket.send(`for ${request.auth?.principal}`));
+  return {
+    url,
+    wlsUrl: wls.url,
+    arrived,
+    events,
+    close: async () => {
+      for (const socket of wss.clients) socket.terminate();
+      await Promise.all([stop(server), waa.close(), wls.close()]);
+    },
+  };
+}
+
+/** Serves pages of somebody else's on another port of localhost: the same site, to browsers. */
+export async function startNeighbour(answer: RequestListener): Promise<Running> {
+  const server = createServer(answer);
+  return { url: await listen(server, 'localhost'), close: () => stop(server) };
+}
+
+/** Tries, in the page, to open a socket: resolves to its first message, or to the code with which it closed. */
+export function openSocket(page: Page, url: string): Promise<string | number> {
+  return page.evaluate(`new Promise((resolve) => {
+    const socket = new WebSocket(${JSON.stringify(url.replace(/^http/, 'ws'))});
+    socket.onmessage = ({ data }) => resolve(data);
+    socket.onclose = ({ code }) => resolve(code);
+  })`);
+}
+
+async function listen(server: Server, host: string): Promise<string> {
+  await once(server.listen(0, '127.0.0.1'), 'listening');
+  return `http://${host}:${(server.address() as AddressInfo).port}`;
+}
+
+async function stop(server: Server): Promise<void> {
+  const closed = once(server, 'close');
+  server.close();
+  server.closeAllConnections();
+  await closed;
+}

@@ -1,0 +1,682 @@
+import { once } from 'node:events';
+import { createServer, request as httpRequest, type IncomingMessage, type ServerResponse } from 'node:http';
+import { type AddressInfo, connect } from 'node:net';
+import express from 'express';
+import express4 from 'express4';
+import fc from 'fast-check';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
+import type { Config, LogEvent } from '../src/config.js';
+import { webauth } from '../src/express/index.js';
+import type { AuthResponse } from '../src/response.js';
+import { createWAA, type WAA } from '../src/waa.js';
+import { createWLS } from '../src/wls/index.js';
+import { wlsKey } from './helpers.js';
+
+const secret = 'a1'.repeat(32);
+const start = Date.parse('2026-03-01T12:00:00Z');
+let time = start;
+const now = () => new Date(time);
+const wls = createWLS({ key: wlsKey.privateKey, now });
+beforeEach(() => {
+  time = start;
+});
+
+interface Answer {
+  readonly status: number;
+  readonly headers: Headers;
+  readonly text: string;
+  readonly location: string;
+}
+
+/** A browser, as far as it matters here: it keeps cookies, and follows nothing by itself. */
+class Browser {
+  readonly cookies = new Map<string, string>();
+  readonly base: string;
+  constructor(base: string) {
+    this.base = base;
+  }
+
+  async get(path: string, headers: Record<string, string> = {}): Promise<Answer> {
+    return this.send('GET', path, { accept: 'text/html', ...headers });
+  }
+
+  async send(method: string, path: string, headers: Record<string, string | string[]> = {}): Promise<Answer> {
+    const cookie = [...this.cookies].map((pair) => pair.join('=')).join('; ');
+    // Not fetch: it would repair the path, and forbids some headers.
+    const { hostname, port } = new URL(this.base);
+    const request = httpRequest({
+      hostname,
+      port,
+      method,
+      path,
+      headers: { ...(cookie && { cookie }), ...headers },
+      agent: false,
+    });
+    request.end();
+    const [response] = (await once(request, 'response')) as [IncomingMessage];
+    let text = '';
+    for await (const chunk of response) text += chunk;
+    const answer = new Headers();
+    for (let i = 0; i < response.rawHeaders.length; i += 2) {
+      answer.append(response.rawHeaders[i] as string, response.rawHeaders[i + 1] as string);
+    }
+    this.#keep(answer.getSetCookie());
+    return { status: response.statusCode as number, headers: answer, text, location: answer.get('location') ?? '' };
+  }
+
+  /** Goes to a guarded page, has the login service answer, and comes back; the answer is that of the callback. */
+  async logIn(path = '/private', overrides: Partial<AuthResponse> = {}): Promise<Answer> {
+    const { location } = await this.get(path);
+    return this.get(this.callback(location, overrides));
+  }
+
+  /** The path at which the login service's answer arrives. */
+  callback(location: string, overrides: Partial<AuthResponse> = {}): string {
+    return `/webauth/callback?WLS-Response=${encodeURIComponent(wls.respond(location, overrides))}`;
+  }
+
+  #keep(lines: string[]): void {
+    for (const line of lines) {
+      const [name, value] = (line.split(';')[0] as string).split('=') as [string, string];
+      if (/Max-Age=0/.test(line)) this.cookies.delete(name);
+      else this.cookies.set(name, value);
+    }
+  }
+}
+
+describe.each([
+  ['Express 5', express],
+  ['Express 4', express4],
+])('%s', (_, framework) => {
+  let base: string;
+  let waa: WAA;
+  let events: LogEvent[];
+  let browser: Browser;
+  const server = createServer();
+
+  beforeAll(async () => {
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    base = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  });
+  afterAll(() => {
+    server.close();
+    server.closeAllConnections();
+  });
+  beforeEach(() => serve());
+  afterEach(() => vi.unstubAllEnvs());
+
+  /** A new application behind the same server. */
+  function serve(config: Partial<Config> = {}): void {
+    events = [];
+    waa = createWAA({ baseUrl: base, secret, wls: wls.profile, now, log: (event) => events.push(event), ...config });
+    const auth = webauth(waa);
+    const app = framework();
+    app.use(auth);
+    app.get('/', (request, response) => void response.send(request.auth?.principal ?? 'nobody'));
+    app.get(
+      '/private',
+      auth.require(),
+      (request, response) => void response.send(`private to ${request.auth?.principal}`),
+    );
+    app.get('/one', auth.require({ principals: ['test0002'] }), (_request, response) => void response.send('one'));
+    app.get('/any', auth.require({ ptags: [] }), (_request, response) => void response.send('any'));
+    app.get(
+      '/cached',
+      auth.require(),
+      (_request, response) => void response.set('Cache-Control', 'private, max-age=5').send('x'),
+    );
+    app.post('/private', auth.require(), (_request, response) => void response.send('posted'));
+    app.get('/broken', () => {
+      throw new Error('not ours');
+    });
+    app.use('/sub', auth.require(), (request, response) => void response.send(request.url));
+    app.use(auth.failurePage);
+    app.use((error: Error, _request: unknown, response: ServerResponse, _next: unknown) => {
+      response.statusCode = 599;
+      response.end(error.message);
+    });
+    server.removeAllListeners('request');
+    server.on('request', app);
+    browser = new Browser(base);
+  }
+
+  describe('[login 1] a page without a session', () => {
+    it('leads to the login service, and keeps a nonce for half an hour', async () => {
+      const { status, location, headers } = await browser.get('/private?a=1');
+      expect(status).toBe(303);
+      expect(location.startsWith(`${wls.profile.authUrl}?ver=3&url=`)).toBe(true);
+      expect(new URL(location).searchParams.get('url')).toBe(`${base}/webauth/callback`);
+      expect(headers.get('cache-control')).toBe('no-store');
+      expect(headers.getSetCookie()).toEqual([
+        expect.stringMatching(/^webauth-login=[\w-]{22}; Path=\/; Max-Age=1800; HttpOnly; SameSite=Lax$/),
+      ]);
+    });
+
+    it('shares its nonce with other tabs', async () => {
+      await browser.get('/private');
+      const nonce = browser.cookies.get('webauth-login');
+      await browser.get('/private');
+      expect(browser.cookies.get('webauth-login')).toBe(nonce);
+    });
+
+    it('that was asked for under another name of the host begins at the configured one', async () => {
+      const { status, location, headers } = await browser.get('/private?a=1', { host: 'alias.example' });
+      expect(status).toBe(303);
+      expect(location).toBe(`${base}/webauth/login?return=%2Fprivate%3Fa%3D1&moved=1`);
+      expect(headers.getSetCookie()).toEqual([]);
+      const next = await browser.get(location.slice(base.length));
+      expect(next.location.startsWith(wls.profile.authUrl)).toBe(true);
+    });
+
+    it('does not go round and round where a proxy rewrites Host', async () => {
+      const { location } = await browser.get('/private', { host: 'inside:8080' });
+      const next = await browser.get(location.slice(base.length), { host: 'inside:8080' });
+      expect(next.location.startsWith(wls.profile.authUrl)).toBe(true);
+      const direct = await browser.get('/webauth/login?return=/private', { host: 'inside:8080' });
+      expect(direct.location).toBe(`${base}/webauth/login?return=%2Fprivate&moved=1`);
+    });
+
+    it.each(['x-forwarded-host', 'forwarded', 'x-original-host'])('[X2] does not believe %s', async (name) => {
+      const { location } = await browser.get('/private', { [name]: 'evil.example' });
+      expect(location).not.toContain('evil');
+    });
+
+    it('is 401 with a loginUrl for a program, without redirect or nonce', async () => {
+      const programs = [
+        { accept: 'application/json' },
+        { accept: '*/*' },
+        { accept: 'text/html', 'sec-fetch-mode': 'cors' },
+        { accept: 'text/html', 'x-requested-with': 'XMLHttpRequest' },
+      ];
+      for (const headers of programs) {
+        const { status, headers: answer, text } = await browser.send('GET', '/private?secret=1', headers);
+        expect(status).toBe(401);
+        expect(JSON.parse(text)).toEqual({
+          error: { code: 'ERR_SESSION_MISSING', message: 'nobody is logged in', loginUrl: '/webauth/login?return=%2F' },
+        });
+        expect(answer.get('www-authenticate')).toBe(`Ucam-WebAuth realm="${base}"`);
+        expect(answer.get('cache-control')).toBe('no-store');
+        expect(answer.getSetCookie()).toEqual([]);
+      }
+    });
+
+    it('comes back to the page of ours that a program was on', async () => {
+      const path = async (referer: string) => {
+        const { text } = await browser.send('GET', '/private', { accept: 'application/json', referer });
+        return new URL(JSON.parse(text).error.loginUrl, base).searchParams.get('return');
+      };
+      expect(await path(`${base}/app?tab=2`)).toBe('/app?tab=2');
+      for (const referer of ['https://evil.example/app', 'nonsense', `${base}.evil.example/`])
+        expect(await path(referer)).toBe('/');
+    });
+
+    it('[X15] says of a form that nothing was saved', async () => {
+      const { status, text } = await browser.send('POST', '/private', { accept: 'text/html', referer: `${base}/form` });
+      expect(status).toBe(401);
+      expect(text).toContain('What you sent was not saved.');
+      expect(text).toContain('href="/webauth/login?return=%2Fform"');
+    });
+  });
+
+  describe('[login 2] the callback', () => {
+    it('starts a session and goes to the page that was asked for', async () => {
+      const { status, location, headers } = await browser.logIn('/private?a=1&a=%C3%A9');
+      expect([status, location]).toEqual([303, `${base}/private?a=1&a=%C3%A9`]);
+      expect(headers.get('cache-control')).toBe('no-store');
+      expect(headers.getSetCookie()).toEqual([
+        expect.stringMatching(/^webauth-session=[\w-]{100,900}; Path=\/; HttpOnly; SameSite=Lax$/),
+        'webauth-login=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax',
+      ]);
+      expect((await browser.get('/private')).text).toBe('private to test0001');
+      expect((await browser.get('/')).text).toBe('test0001');
+      expect((await browser.get('/sub/path?x=1')).text).toBe('/path?x=1');
+    });
+
+    it('takes GET only', async () => {
+      const { location } = await browser.get('/private');
+      const path = browser.callback(location);
+      for (const method of ['HEAD', 'POST', 'PUT', 'DELETE', 'OPTIONS', 'PATCH']) {
+        const { status, headers } = await browser.send(method, path);
+        expect([method, status, headers.get('allow')]).toEqual([method, 405, 'GET']);
+        expect(headers.getSetCookie()).toEqual([]);
+      }
+      expect((await browser.get(path)).status).toBe(303);
+    });
+
+    it('replaces the session that was there, whose cookie opens nothing any more', async () => {
+      await browser.logIn();
+      const old = browser.cookies.get('webauth-session') as string;
+      const { location } = await browser.get('/webauth/login?return=/');
+      expect(location).toBe(`${base}/`);
+      const other = new Browser(base);
+      const begun = await other.get('/private');
+      browser.cookies.set('webauth-login', other.cookies.get('webauth-login') as string);
+      await browser.get(browser.callback(begun.location, { principal: 'test0002' }));
+      expect((await browser.get('/')).text).toBe('test0002');
+      other.cookies.set('webauth-session', old);
+      expect((await other.get('/')).text).toBe('nobody');
+    });
+
+    it('refuses a response that was used, and the session made from it stays', async () => {
+      const { location } = await browser.get('/private');
+      const nonce = browser.cookies.get('webauth-login') as string;
+      const path = browser.callback(location);
+      expect((await browser.get(path)).status).toBe(303);
+      browser.cookies.set('webauth-login', nonce);
+      const again = await browser.get(path);
+      expect(again.status).toBe(400);
+      expect(again.text).toContain('ERR_RESPONSE_REPLAYED');
+      expect((await browser.get('/')).text).toBe('test0001');
+    });
+
+    it('[F6] [V10] [X14] tells of blocked cookies, and does not try again by itself', async () => {
+      const { location } = await browser.get('/private');
+      browser.cookies.clear();
+      const { status, text, headers } = await browser.get(browser.callback(location));
+      expect(status).toBe(400);
+      expect(text).toContain('Allow cookies for this site');
+      expect(text).toContain('another tab');
+      expect(text).toContain('half an hour');
+      expect(headers.getSetCookie()).toEqual([]);
+    });
+
+    it('[X5] looks at the url field, not at the address that the browser came to', async () => {
+      // Goose writes the query of the address anew; what counts is signed.
+      const { location } = await browser.get('/private');
+      const path = browser.callback(location).replace('?', '?blank&extra=+x&');
+      expect((await browser.get(path)).status).toBe(303);
+    });
+  });
+
+  describe('[login 4] a failure', () => {
+    it.each([
+      [410, 'Login cancelled'],
+      [510, 'not available'],
+      [530, 'does not understand'],
+      [540, 'log in yourself'],
+      [560, 'may not use the login service'],
+      [570, 'declined'],
+    ] as const)('[X16] with status %i is a page in plain words', async (status, words) => {
+      const { status: http, text, headers } = await browser.logIn('/private?x=1', { status, msg: '<b>because</b>' });
+      expect(http).toBe(401);
+      expect(text).toContain(words);
+      expect(text).toContain('&#60;b&#62;because&#60;/b&#62;');
+      expect(text).toContain('href="/webauth/login?return=%2Fprivate%3Fx%3D1"');
+      expect(text).not.toMatch(/\bat .*\.(ts|js):\d/);
+      expect(headers.get('cache-control')).toBe('no-store');
+    });
+
+    it('with status 520, in version 1, is a page too', async () => {
+      const { status, text } = await browser.logIn('/private', { ver: 1, status: 520 });
+      expect([status, text.includes('ERR_WLS_VERSION')]).toEqual([401, true]);
+    });
+
+    it('[F5] [X11] leaves the present session alone, signed or not', async () => {
+      await browser.logIn();
+      const session = browser.cookies.get('webauth-session');
+      const other = new Browser(base);
+      const { location } = await other.get('/private');
+      browser.cookies.set('webauth-login', other.cookies.get('webauth-login') as string);
+      for (const overrides of [{}, { kid: '', sig: undefined }] as Partial<AuthResponse>[]) {
+        const { status, headers } = await browser.get(browser.callback(location, { status: 410, ...overrides }));
+        expect(status).toBe(401);
+        expect(headers.getSetCookie()).toEqual([]);
+      }
+      expect(browser.cookies.get('webauth-session')).toBe(session);
+      expect((await browser.get('/')).text).toBe('test0001');
+    });
+
+    it('is JSON for programs', async () => {
+      const { status, text } = await browser.send('GET', '/webauth/callback', { accept: 'application/json' });
+      expect(status).toBe(400);
+      expect(JSON.parse(text)).toEqual({
+        error: { code: 'ERR_RESPONSE_MALFORMED', message: 'the query holds no WLS-Response' },
+      });
+    });
+
+    it('shows nothing of our pages in frames, and runs no scripts', async () => {
+      for (const path of ['/webauth/callback', '/webauth/logout']) {
+        const { headers } = await browser.get(path);
+        const policy = headers.get('content-security-policy') ?? '';
+        expect(policy).toContain("default-src 'none'");
+        expect(policy).toContain("script-src 'none'");
+        expect(policy).toContain("frame-ancestors 'none'");
+        expect(headers.get('x-frame-options')).toBe('DENY');
+        expect(headers.get('referrer-policy')).toBe('same-origin');
+        expect(headers.get('cache-control')).toBe('no-store');
+      }
+    });
+
+    it('of somebody else goes to the next error handler', async () => {
+      expect(await browser.get('/broken')).toMatchObject({ status: 599, text: 'not ours' });
+    });
+
+    it('without our page is still a sensible answer of Express', async () => {
+      const app = framework();
+      app.set('env', 'test');
+      app.use(webauth(waa));
+      server.removeAllListeners('request');
+      server.on('request', app);
+      expect((await browser.get('/webauth/callback')).status).toBe(400);
+    });
+  });
+
+  describe('require', () => {
+    it.each([
+      ['/private', {}, 200],
+      ['/private', { principal: 'test0401', ptags: [] }, 403],
+      ['/any', { principal: 'test0401', ptags: [] }, 200],
+      ['/one', {}, 403],
+      ['/one', { principal: 'test0002' }, 200],
+    ])('%s for %j is %i, and never a redirect once logged in', async (path, overrides, status) => {
+      expect((await browser.logIn('/any', overrides)).status).toBe(303);
+      const answer = await browser.get(path);
+      expect(answer.status).toBe(status);
+      if (status === 403) {
+        expect(answer.text).toContain('You may not enter here');
+        expect(answer.headers.get('cache-control')).toBe('no-store');
+        expect((await browser.send('GET', path, { accept: 'application/json' })).text).toMatch(
+          /ERR_(PRINCIPAL|PTAGS)_REFUSED/,
+        );
+      }
+    });
+
+    it('has what it guards kept out of shared caches, unless the handler says otherwise', async () => {
+      await browser.logIn();
+      const { headers } = await browser.get('/private');
+      expect([headers.get('cache-control'), headers.get('vary')]).toEqual(['private, no-cache', 'Cookie']);
+      expect((await browser.get('/cached')).headers.get('cache-control')).toBe('private, max-age=5');
+    });
+
+    it('sets no cookie, on any page, where nothing changes', async () => {
+      expect((await browser.get('/')).headers.getSetCookie()).toEqual([]);
+      await browser.logIn();
+      for (const path of ['/', '/private', '/one', '/webauth/logout'])
+        expect((await browser.get(path)).headers.getSetCookie()).toEqual([]);
+    });
+
+    it('refuses options that it does not know, at once', () => {
+      const { require } = webauth(waa);
+      for (const options of [
+        { principal: ['x'] },
+        { ptags: 'current' },
+        { principals: 'test0001' },
+        { ptags: [1] },
+        'current',
+        null,
+      ]) {
+        expect(() => require(options as never), JSON.stringify(options)).toThrow(TypeError);
+      }
+    });
+
+    it('sends somebody whose session is over to log in again', async () => {
+      await browser.logIn('/private', { life: 60 });
+      time += 60_000;
+      const { status, location } = await browser.get('/private');
+      expect([status, location.startsWith(wls.profile.authUrl)]).toEqual([303, true]);
+      expect((await browser.send('GET', '/private', { accept: 'application/json' })).text).toContain(
+        'ERR_SESSION_EXPIRED',
+      );
+    });
+  });
+
+  describe('[login 9] logging out', () => {
+    it('asks first, ends the session, and says what remains', async () => {
+      await browser.logIn();
+      const old = browser.cookies.get('webauth-session') as string;
+      const question = await browser.get('/webauth/logout');
+      expect(question.text).toContain('<form method="post" action="/webauth/logout">');
+      expect((await browser.get('/')).text).toBe('test0001');
+      const done = await browser.send('POST', '/webauth/logout', { origin: base });
+      expect([done.status, done.location]).toEqual([303, `${base}/webauth/logout`]);
+      expect(browser.cookies.has('webauth-session')).toBe(false);
+      const page = await browser.get('/webauth/logout');
+      expect(page.text).toContain('You may still be logged in at the login service');
+      expect(page.text).toContain(`href="${wls.profile.logoutUrl}"`);
+      // A copy of the cookie, kept by a thief.
+      browser.cookies.set('webauth-session', old);
+      expect((await browser.get('/')).text).toBe('nobody');
+      expect((await browser.send('GET', '/private', { accept: 'application/json' })).text).toContain(
+        'ERR_SESSION_REVOKED',
+      );
+    });
+
+    it.each([
+      ['no Origin', {}],
+      ['a sibling', { origin: 'https://evil.cam.ac.uk' }],
+      ['another port', { origin: 'http://127.0.0.1:1' }],
+      ['null', { origin: 'null' }],
+      ['null from a sibling', { origin: 'null', 'sec-fetch-site': 'same-site' }],
+      ['ours with a slash', { origin: 'OURS/' }],
+      ['ours in capitals', { origin: 'HTTP://127.0.0.1:PORT' }],
+      ['ours twice', { origin: ['OURS', 'OURS'] }],
+    ])('is refused from %s, and the session lives', async (_name, headers) => {
+      await browser.logIn();
+      const fill = (text: string) => text.replace('OURS', base).replace('PORT', new URL(base).port);
+      const sent = Object.fromEntries(
+        Object.entries(headers).map(([name, value]) => [name, Array.isArray(value) ? value.map(fill) : fill(value)]),
+      );
+      const { status, text } = await browser.send('POST', '/webauth/logout', sent);
+      expect([status, JSON.parse(text).error.code]).toEqual([403, 'ERR_ORIGIN_REFUSED']);
+      expect((await browser.get('/')).text).toBe('test0001');
+    });
+
+    it('works under a strict referrer policy, where the browser vouches for the page', async () => {
+      await browser.logIn();
+      const { status } = await browser.send('POST', '/webauth/logout', {
+        origin: 'null',
+        'sec-fetch-site': 'same-origin',
+      });
+      expect(status).toBe(303);
+      expect((await browser.get('/')).text).toBe('nobody');
+    });
+
+    it('without a session is no error', async () => {
+      expect((await browser.send('POST', '/webauth/logout', { origin: base })).status).toBe(303);
+      expect((await browser.get('/webauth/logout')).text).toContain('You are logged out');
+    });
+  });
+
+  describe('bad input', () => {
+    const good = () => wls.respond(waa.startLogin('/').location);
+    it.each<[string, (encoded: string) => string, number, string]>([
+      ['no response', () => '', 400, 'ERR_RESPONSE_MALFORMED'],
+      ['an empty one', () => 'WLS-Response=', 400, 'ERR_RESPONSE_MALFORMED'],
+      ['a malformed one', () => 'WLS-Response=3!200!x', 400, 'ERR_RESPONSE_MALFORMED'],
+      ['an unknown version', () => 'WLS-Response=4!200!x', 400, 'ERR_RESPONSE_VERSION'],
+      ['two', (r) => `WLS-Response=${r}&WLS-Response=${r}`, 400, 'ERR_RESPONSE_DUPLICATED'],
+      ['two, one in another spelling', (r) => `WLS-Response=${r}&WLS%2dResponse=${r}`, 400, 'ERR_RESPONSE_DUPLICATED'],
+      ['a list', (r) => `WLS-Response[]=${r}`, 400, 'ERR_RESPONSE_MALFORMED'],
+      ['an object', (r) => `WLS-Response[a]=${r}`, 400, 'ERR_RESPONSE_MALFORMED'],
+      ['a list and one', (r) => `WLS-Response[0]=${r}&WLS-Response=${r}`, 400, 'ERR_RESPONSE_DUPLICATED'],
+      ['broken percent-encoding', () => 'WLS-Response=%', 400, 'ERR_RESPONSE_MALFORMED'],
+      ['bytes that are not UTF-8', () => 'WLS-Response=%ff%fe', 400, 'ERR_RESPONSE_MALFORMED'],
+      ['an overlong encoding', () => 'WLS-Response=%c0%af', 400, 'ERR_RESPONSE_MALFORMED'],
+      ['over 8 KB', () => `WLS-Response=${'3'.repeat(8193)}`, 400, 'ERR_RESPONSE_MALFORMED'],
+    ])('in the response: %s', async (_name, query, status, code) => {
+      await browser.logIn();
+      events.length = 0;
+      const encoded = encodeURIComponent(good());
+      const answer = await browser.get(`/webauth/callback?${query(encoded)}`);
+      expect([answer.status, answer.text.includes(code)]).toEqual([status, true]);
+      expect(answer.headers.getSetCookie()).toEqual([]);
+      expect(events.filter(({ event }) => event === 'refused')).toEqual([
+        expect.objectContaining({ level: 'warn', code }),
+      ]);
+      expect(JSON.stringify(events)).not.toContain(encoded.slice(-30));
+      expect((await browser.get('/')).text).toBe('test0001');
+    });
+
+    it.each<[string, (cookie: string) => string, string]>([
+      ['sent twice', (c) => `webauth-session=${c}; webauth-session=${c}`, 'ERR_SESSION_INVALID'],
+      ['sent twice with a blank', (c) => `webauth-session=${c};webauth-session =x`, 'ERR_SESSION_INVALID'],
+      ['planted before ours', (c) => `webauth-session=planted; a=b; webauth-session=${c}`, 'ERR_SESSION_INVALID'],
+      ['not base64url', () => 'webauth-session=<script>', 'ERR_SESSION_INVALID'],
+      ['empty', () => 'webauth-session=', 'ERR_SESSION_INVALID'],
+      ['broken percent-encoding', () => 'webauth-session=%E0%A4%A', 'ERR_SESSION_INVALID'],
+      ['bytes that are not UTF-8', () => 'webauth-session=\u00ff\u00fe', 'ERR_SESSION_INVALID'],
+      ['JSON that becomes an object', () => 'webauth-session=j:{"principal":"test0001"}', 'ERR_SESSION_INVALID'],
+      ['JSON that becomes a list', () => 'webauth-session=j:["a"]', 'ERR_SESSION_INVALID'],
+      ['over 8 KB', () => `webauth-session=${'A'.repeat(8200)}`, 'ERR_SESSION_INVALID'],
+      [
+        'changed',
+        (c) => `webauth-session=${c.slice(0, 80)}${c[80] === 'A' ? 'B' : 'A'}${c.slice(81)}`,
+        'ERR_SESSION_INVALID',
+      ],
+      ['cut', (c) => `webauth-session=${c.slice(0, -3)}`, 'ERR_SESSION_INVALID'],
+      [
+        'of a secret not in use',
+        (c) => `webauth-session=${`A${c[1] === 'Z' ? 'a' : 'Z'}${c.slice(2)}`}`,
+        'ERR_SESSION_MISSING',
+      ],
+    ])('in the session cookie: %s', async (_name, cookie, code) => {
+      await browser.logIn();
+      events.length = 0;
+      const value = browser.cookies.get('webauth-session') as string;
+      const sent = { cookie: cookie(value), accept: 'application/json' };
+      const answer = await new Browser(base).send('GET', '/private', sent);
+      expect([answer.status, JSON.parse(answer.text).error.code]).toEqual([401, code]);
+      expect(answer.headers.getSetCookie()).toEqual([]);
+      expect(JSON.stringify(events)).not.toContain(value.slice(20, 60));
+      expect((await new Browser(base).send('GET', '/', sent)).text).toBe('nobody');
+      // A person is told too, rather than sent round; with no session, they are sent to log in.
+      const page = await new Browser(base).get('/private', sent.cookie ? { cookie: sent.cookie } : {});
+      expect(page.status).toBe(code === 'ERR_SESSION_MISSING' ? 303 : 401);
+      // Nothing happened to the session itself.
+      expect((await browser.get('/')).text).toBe('test0001');
+    });
+
+    it('in the login cookie, sent twice, is refused', async () => {
+      const { location } = await browser.get('/private');
+      const nonce = browser.cookies.get('webauth-login');
+      const cookie = `webauth-login=${nonce}; webauth-login=${nonce}`;
+      const answer = await new Browser(base).get(browser.callback(location), { cookie });
+      expect([answer.status, answer.text.includes('ERR_SESSION_INVALID')]).toEqual([401, true]);
+    });
+
+    it('a cookie whose name only ends or begins like ours is not ours', async () => {
+      await browser.logIn();
+      const value = browser.cookies.get('webauth-session');
+      const cookie = `xwebauth-session=a; webauth-session=${value}; webauth-session2=b; y=webauth-session=`;
+      expect((await new Browser(base).send('GET', '/', { cookie })).text).toBe('test0001');
+    });
+
+    it.each([
+      '//evil.example/private',
+      '/\\evil.example',
+      'http://evil.example/private',
+      '*',
+      '/private?\u0001',
+      '/%',
+      '/private/../%2e%2e',
+    ])('a request for %j is answered without a 5xx, and leads nowhere else', async (target) => {
+      const answer = await raw(
+        `GET ${target} HTTP/1.1\r\nHost: ${new URL(base).host}\r\nAccept: text/html\r\nConnection: close\r\n\r\n`,
+      );
+      expect(answer).toMatch(/^HTTP\/1\.1 [234]/);
+      expect(answer.match(/^Location: (.*)$/im)?.[1] ?? wls.profile.authUrl).toMatch(/^http:\/\/(localhost|127)/);
+    });
+
+    it('of any kind gives no 5xx, no session, and no hang', async () => {
+      const { location } = await browser.get('/private');
+      const pieces = [
+        'WLS-Response',
+        '=',
+        '&',
+        '%',
+        '!',
+        '200',
+        '3',
+        '[',
+        ']',
+        '\u00e9',
+        '%21',
+        ...good().split('!'),
+        new URL(location).search,
+      ];
+      const query = fc.array(fc.oneof(fc.constantFrom(...pieces), fc.string({ unit: 'grapheme-ascii' })), {
+        maxLength: 20,
+      });
+      const cookie = fc.array(
+        fc.oneof(
+          fc.constantFrom(
+            'webauth-session',
+            'webauth-login',
+            '=',
+            ';',
+            ' ',
+            'j:',
+            '%',
+            '"',
+            ...browser.cookies.values(),
+          ),
+          fc.string(),
+        ),
+        { maxLength: 9 },
+      );
+      await fc.assert(
+        fc.asyncProperty(
+          fc.constantFrom('GET', 'POST', 'HEAD', 'PUT'),
+          fc.constantFrom('/webauth/callback', '/webauth/login', '/webauth/logout', '/private', '/'),
+          query,
+          cookie,
+          async (method, path, queryParts, cookieParts) => {
+            const line = `${path}?${queryParts.join('')}`.replace(/[^\x21-\x7e]/g, '');
+            const header = cookieParts.join('').replace(/[^\x20-\x7e]/g, '');
+            const { status, headers } = await new Browser(base).send(method, line, {
+              cookie: header,
+              accept: 'text/html',
+            });
+            expect(status).toBeLessThan(500);
+            expect(
+              headers.getSetCookie().filter((set) => /^webauth-session=./.test(set) && !/Max-Age=0/.test(set)),
+            ).toEqual([]);
+          },
+        ),
+        { numRuns: 400, seed: 7 },
+      );
+    });
+  });
+
+  describe('under a path', () => {
+    it('serves its routes below it, and comes back to it', async () => {
+      serve({ baseUrl: `${base}/private` });
+      const { location } = await browser.get('/private');
+      expect(new URL(location).searchParams.get('url')).toBe(`${base}/private/webauth/callback`);
+      const done = await browser.get(`/private${browser.callback(location)}`);
+      expect([done.status, done.location]).toEqual([303, `${base}/private`]);
+      expect((await browser.get('/private')).text).toBe('private to test0001');
+    });
+  });
+
+  describe('https, behind a proxy', () => {
+    it('has cookies that neighbours cannot plant', async () => {
+      serve({ baseUrl: 'https://example.cam.ac.uk' });
+      const host = { host: 'example.cam.ac.uk' };
+      const { headers, location } = await browser.get('/private', host);
+      expect(headers.getSetCookie()[0]).toMatch(
+        /^__Host-webauth-login=[\w-]{22}; Path=\/; Max-Age=1800; HttpOnly; SameSite=Lax; Secure$/,
+      );
+      const done = await browser.get(browser.callback(location), host);
+      expect(done.location).toBe('https://example.cam.ac.uk/private');
+      expect(done.headers.getSetCookie()[0]).toMatch(
+        /^__Host-webauth-session=[\w-]+; Path=\/; HttpOnly; SameSite=Lax; Secure$/,
+      );
+      const value = browser.cookies.get('__Host-webauth-session') as string;
+      expect((await browser.get('/')).text).toBe('test0001');
+      // Without the prefix it is not ours, whoever set it.
+      expect((await new Browser(base).send('GET', '/', { cookie: `webauth-session=${value}` })).text).toBe('nobody');
+    });
+  });
+
+  /** Sends bytes as they are, and reads to the end. */
+  async function raw(bytes: string): Promise<string> {
+    const { hostname, port } = new URL(base);
+    const socket = connect(Number(port), hostname);
+    socket.end(Buffer.from(bytes, 'latin1'));
+    let text = '';
+    for await (const chunk of socket) text += chunk;
+    return text;
+  }
+});

@@ -1,0 +1,535 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { type Config, checkConfig, type LogEvent } from '../src/config.js';
+import { AuthorisationError, ResponseError, SessionError, StatusError } from '../src/errors.js';
+import { KeySet } from '../src/keys.js';
+import { goose, isDemoKey, type Profile, raven, ravenDemo } from '../src/profiles.js';
+import type { AuthResponse } from '../src/response.js';
+import { MemoryStore } from '../src/session/memory.js';
+import type { Auth } from '../src/session/session.js';
+import type { VerifiedResponse } from '../src/verify.js';
+import { createWAA, type WAA } from '../src/waa.js';
+import { createWLS } from '../src/wls/index.js';
+import { wlsKey } from './helpers.js';
+
+const secret = 'a1'.repeat(32);
+const start = Date.parse('2026-03-01T12:00:00Z');
+
+let time: number;
+const now = () => new Date(time);
+const wls = createWLS({ key: wlsKey.privateKey, now });
+beforeEach(() => {
+  time = start;
+});
+afterEach(() => vi.unstubAllEnvs());
+
+function makeWAA(config: Partial<Config> = {}): WAA {
+  return createWAA({ baseUrl: 'http://localhost:3000', secret, wls: wls.profile, now, ...config });
+}
+
+/** Begins a login, has the login service answer, and finishes it. */
+async function logIn(waa: WAA, overrides: Partial<AuthResponse> = {}, returnTo = '/') {
+  const { location, nonce } = waa.startLogin(returnTo);
+  return waa.finishLogin(wls.respond(location, overrides), nonce);
+}
+
+async function refusal(promise: Promise<unknown>): Promise<{ code: string; loginUrl?: string }> {
+  return promise.then(
+    () => expect.fail('nothing was refused'),
+    (error) => error,
+  );
+}
+
+describe('configuration', () => {
+  const good: Config = { baseUrl: 'https://example.cam.ac.uk', secret };
+  const production = (config: unknown) => () => {
+    vi.stubEnv('NODE_ENV', undefined);
+    checkConfig(config as Config);
+  };
+
+  it.each([
+    [{}],
+    [{ baseUrl: 'https://example.cam.ac.uk/' }],
+    [{ baseUrl: 'https://example.cam.ac.uk/app/two' }],
+    [{ baseUrl: 'https://example.cam.ac.uk:8443/app/' }],
+    [{ secret: [secret, 'B2'.repeat(32)] }],
+    [{ maxLife: 60, useWlsLife: false, requirePtags: [], callbackPath: '/done' }],
+    [{ wls: goose({ keys: raven.keys }) }],
+  ])('takes %j, in production too', (config) => {
+    expect(production({ ...good, ...config })).not.toThrow();
+  });
+
+  it.each([
+    [undefined, 'createWAA takes an object of options'],
+    [{ ...good, baseUrl: undefined }, 'baseUrl is missing'],
+    [{ ...good, baseUrl: 'example.cam.ac.uk' }, 'is not absolute'],
+    [{ ...good, baseUrl: '/app' }, 'is not absolute'],
+    [{ ...good, baseUrl: 'ftp://example.cam.ac.uk' }, 'neither https nor http'],
+    [{ ...good, baseUrl: 'https://example.cam.ac.uk/?a=1' }, 'without user, query or fragment'],
+    [{ ...good, baseUrl: 'https://example.cam.ac.uk/#' }, 'without user, query or fragment'],
+    [{ ...good, baseUrl: 'https://me@example.cam.ac.uk/' }, 'without user, query or fragment'],
+    [{ ...good, baseUrl: 'https://example.cam.ac.uk/%0a' }, 'the path of baseUrl'],
+    [{ ...good, baseUrl: 'http://example.cam.ac.uk' }, 'plain http'],
+    [{ ...good, baseUrl: 'http://localhost:3000' }, 'set NODE_ENV=development'],
+    [{ ...good, secret: undefined }, 'openssl rand -hex 32'],
+    [{ ...good, secret: [] }, 'openssl rand -hex 32'],
+    [{ ...good, secret: 'short' }, '64 hex digits'],
+    [{ ...good, secret: [secret, 'x'.repeat(64)] }, '64 hex digits'],
+    [{ ...good, maxlife: 3 }, 'has no option maxlife; it has: baseUrl, secret,'],
+    [{ ...good, maxLife: '7200' }, 'the option maxLife is a number of seconds'],
+    [{ ...good, maxLife: -1 }, 'the option maxLife is a number of seconds'],
+    [{ ...good, requirePrincipals: 'spqr1' }, 'is a list of texts'],
+    [{ ...good, callbackPath: 'done' }, 'the option callbackPath is a path'],
+    [{ ...good, callbackPath: '/a/../b' }, 'the option callbackPath is a path'],
+    [{ ...good, callbackPath: '//evil.example' }, 'the option callbackPath is a path'],
+    [{ ...good, wls: {} }, 'the option wls is a login service'],
+    [{ ...good, wls: { ...raven, authUrl: 'http://raven.cam.ac.uk/' } }, 'must be https'],
+    [{ ...good, wls: wls.profile }, 'the login service is on this machine'],
+    [{ ...good, wls: ravenDemo }, "Raven's demonstration service"],
+    [{ ...good, wls: { ...raven, keys: demoKeyAs('2') } }, "Raven's demonstration service"],
+  ])('refuses %j and says what to do', (config, sentence) => {
+    expect(production(config)).toThrow(TypeError);
+    expect(production(config)).toThrow(sentence);
+  });
+
+  it('never shows a secret in what it says', () => {
+    const wrong = 'cafe'.repeat(15);
+    for (const config of [
+      { ...good, secret: wrong },
+      { ...good, secret: [secret, wrong] },
+    ]) {
+      expect(production(config)).toThrow(expect.not.objectContaining({ message: expect.stringContaining('cafe') }));
+    }
+  });
+
+  it('[X13] counts NODE_ENV as production unless it says development or test', () => {
+    for (const [env, fine] of [
+      ['development', true],
+      ['test', true],
+      ['production', false],
+      ['', false],
+      ['dev', false],
+    ] as const) {
+      vi.stubEnv('NODE_ENV', env);
+      const check = () => checkConfig({ baseUrl: 'http://localhost:3000', wls: ravenDemo });
+      if (fine) expect(check, env).not.toThrow();
+      else expect(check, env).toThrow(TypeError);
+    }
+  });
+
+  it('accepts what is for development in production only by name, and warns', () => {
+    vi.stubEnv('NODE_ENV', undefined);
+    const log = vi.fn();
+    makeWAA({ dangerouslyActAsDevelopment: true, log });
+    expect(log).toHaveBeenCalledWith(expect.objectContaining({ level: 'warn', event: 'start' }));
+    expect(() => createWAA({ baseUrl: 'http://example.org', secret, dangerouslyActAsDevelopment: true })).toThrow(
+      'plain http',
+    );
+  });
+
+  it('makes up a secret in development, and warns', () => {
+    const log = vi.fn();
+    createWAA({ baseUrl: 'http://localhost:3000', log });
+    expect(log).toHaveBeenCalledWith(
+      expect.objectContaining({ level: 'warn', message: expect.stringContaining('no secret') }),
+    );
+  });
+
+  it('says at the start that memory does not survive a restart, where nothing else was configured', () => {
+    const log = vi.fn();
+    makeWAA({ log });
+    expect(log).toHaveBeenCalledWith(
+      expect.objectContaining({ level: 'info', message: expect.stringContaining('restart') }),
+    );
+    log.mockClear();
+    makeWAA({ log, store: new MemoryStore() });
+    expect(log).not.toHaveBeenCalled();
+  });
+});
+
+describe('a login', () => {
+  it('ends in a session, which its cookie opens', async () => {
+    const waa = makeWAA();
+    const { auth, cookie, returnTo } = await logIn(waa, { life: 3600 }, '/page?a=1&a=%C3%A9');
+    expect(returnTo).toBe('/page?a=1&a=%C3%A9');
+    expect(auth).toMatchObject({ principal: 'test0001', ptags: ['current'], via: 'cookie', auth: 'pwd', sso: [] });
+    expect(auth.expires).toEqual(new Date(start + 3600_000));
+    expect(auth.expiresBecause).toBe('life');
+    expect(waa.openSession(cookie)).toEqual(auth);
+  });
+
+  it('asks for the configured address, and nothing of the browser is in the address but a sealed token', async () => {
+    const { location, nonce } = makeWAA({ baseUrl: 'http://localhost:3000/app', desc: 'A & B' }).startLogin(
+      '/secret-path',
+    );
+    const query = new URL(location).searchParams;
+    expect(query.get('url')).toBe('http://localhost:3000/app/webauth/callback');
+    expect(query.get('desc')).toBe('A &amp; B');
+    expect([...query.keys()]).toEqual(['ver', 'url', 'desc', 'params', 'date']);
+    expect(nonce).toMatch(/^[\w-]{22}$/);
+    expect(location).not.toContain(nonce);
+    expect(Buffer.from(query.get('params') as string, 'base64url').includes('secret-path')).toBe(false);
+  });
+
+  it('keeps the nonce of a browser that has one, and makes another of what is not one', () => {
+    const waa = makeWAA();
+    const { nonce } = waa.startLogin('/');
+    expect(waa.startLogin('/', nonce).nonce).toBe(nonce);
+    for (const odd of ['', 'x', `${nonce}x`, `${nonce.slice(1)};`])
+      expect(waa.startLogin('/', odd).nonce).not.toBe(odd);
+  });
+
+  it.each([
+    '//evil.example',
+    '/\\evil.example',
+    'https://evil.example/',
+    'evil',
+    '',
+    '\\',
+    '/a b',
+    '/a\tb',
+    '/a\r\nLocation: x',
+    '/é',
+    'javascript:alert(1)',
+    `/${'a'.repeat(2048)}`,
+    '/\t/evil.example',
+    ' /a',
+  ])('[X12] comes back to / rather than to %j', async (path) => {
+    const waa = makeWAA();
+    expect((await logIn(waa, {}, path)).returnTo).toBe('/');
+    expect(waa.loginUrl(path)).toBe('/webauth/login?return=%2F');
+  });
+
+  it('comes back to a path of 2 KB, byte for byte', async () => {
+    const path = `/a/../b//c?x=1&x=%C3%A9&y[]=%00&z=${'q'.repeat(2000)}`.slice(0, 2048);
+    expect((await logIn(makeWAA(), {}, path)).returnTo).toBe(path);
+  });
+
+  it('[V8] takes a response once', async () => {
+    const waa = makeWAA();
+    const { location, nonce } = waa.startLogin('/');
+    const encoded = wls.respond(location);
+    const tries = await Promise.allSettled(Array.from({ length: 20 }, () => waa.finishLogin(encoded, nonce)));
+    expect(tries.filter(({ status }) => status === 'fulfilled')).toHaveLength(1);
+    for (const one of tries) {
+      if (one.status === 'rejected') expect(one.reason).toMatchObject({ code: 'ERR_RESPONSE_REPLAYED', status: 400 });
+    }
+  });
+
+  it('[V8] remembers a used response for ten minutes, past what another machine with another clock lets pass', async () => {
+    const spend = vi.fn(async () => true);
+    const store = Object.assign(new MemoryStore({ now }), { spend });
+    await logIn(makeWAA({ store }));
+    expect(spend).toHaveBeenCalledWith(expect.stringMatching(/^[\w-]{43}$/), new Date(start + 600_000));
+  });
+
+  it('is not spent by a response that does not verify', async () => {
+    const waa = makeWAA();
+    const { location, nonce } = waa.startLogin('/');
+    const good = wls.respond(location);
+    const bad = good.replace(/.(?=.$)/, (char) => (char === 'A' ? 'Q' : 'A'));
+    await expect(waa.finishLogin(bad, nonce)).rejects.toBeInstanceOf(Error);
+    await expect(waa.finishLogin(good, nonce)).resolves.toMatchObject({ auth: { principal: 'test0001' } });
+  });
+
+  it('[V10] belongs to the browser that began it', async () => {
+    const waa = makeWAA();
+    const [mine, theirs] = [waa.startLogin('/'), waa.startLogin('/')];
+    const encoded = wls.respond(theirs.location);
+    expect(await refusal(waa.finishLogin(encoded, mine.nonce))).toMatchObject({
+      code: 'ERR_PARAMS_MISMATCH',
+      status: 400,
+    });
+    expect(await refusal(waa.finishLogin(encoded, undefined))).toMatchObject({
+      code: 'ERR_COOKIES_BLOCKED',
+      status: 400,
+    });
+    expect(await refusal(waa.finishLogin(encoded, ''))).toMatchObject({ code: 'ERR_PARAMS_MISMATCH' });
+  });
+
+  it('[V4] has a token that nobody else can make', async () => {
+    const waa = makeWAA();
+    const { location, nonce } = waa.startLogin('/');
+    const other = createWAA({ baseUrl: 'http://localhost:3000', secret: 'b2'.repeat(32), wls: wls.profile, now });
+    const foreign = other.startLogin('/', nonce).location;
+    for (const params of ['', 'x', nonce, new URL(foreign).searchParams.get('params') as string]) {
+      expect(await refusal(waa.finishLogin(wls.respond(location, { params }), nonce))).toMatchObject({
+        code: 'ERR_PARAMS_MISMATCH',
+      });
+    }
+    // Nor is a session cookie such a token, or the token a session.
+    const { cookie } = await logIn(waa);
+    expect(await refusal(waa.finishLogin(wls.respond(location, { params: cookie }), nonce))).toMatchObject({
+      code: 'ERR_PARAMS_MISMATCH',
+    });
+    expect(() => waa.openSession(new URL(location).searchParams.get('params') as string)).toThrow(SessionError);
+  });
+
+  it('can share its nonce with other tabs, and they finish in any order', async () => {
+    const waa = makeWAA();
+    const first = waa.startLogin('/one');
+    const second = waa.startLogin('/two', first.nonce);
+    const answers = [second, first].map(({ location }) => wls.respond(location));
+    const [two, one] = [
+      await waa.finishLogin(answers[0] as string, first.nonce),
+      await waa.finishLogin(answers[1] as string, first.nonce),
+    ];
+    expect([one.returnTo, two.returnTo]).toEqual(['/one', '/two']);
+  });
+
+  it('may take half an hour at the login service, and no longer', async () => {
+    const waa = makeWAA();
+    const { location, nonce } = waa.startLogin('/');
+    time += 1_800_000;
+    const answer = wls.respond(location);
+    await expect(waa.finishLogin(answer, nonce)).resolves.toBeDefined();
+    time += 1;
+    const late = wls.respond(location);
+    expect(await refusal(waa.finishLogin(late, nonce))).toMatchObject({ code: 'ERR_COOKIES_BLOCKED' });
+  });
+
+  it('[X1] was made for this application: one for another address is refused though its params and cookie match', async () => {
+    const waa = makeWAA();
+    const { location, nonce } = waa.startLogin('/');
+    const encoded = wls.respond(location, { url: 'http://localhost:4000/webauth/callback' });
+    expect(await refusal(waa.finishLogin(encoded, nonce))).toMatchObject({
+      code: 'ERR_URL_MISMATCH',
+      loginUrl: '/webauth/login?return=%2F',
+    });
+  });
+
+  it('holds the response to version 3: a user cannot ask for an older one and gain its ptags', async () => {
+    const waa = makeWAA();
+    const { location, nonce } = waa.startLogin('/');
+    const encoded = wls.respond(location.replace('ver=3', 'ver=1'), { principal: 'test0401' });
+    const error = await refusal(waa.finishLogin(encoded, nonce));
+    expect(error).toBeInstanceOf(ResponseError);
+    expect(error).toMatchObject({ code: 'ERR_RESPONSE_VERSION' });
+  });
+
+  it('[F1] that failed says why, and where to try again', async () => {
+    const waa = makeWAA();
+    const { location, nonce } = waa.startLogin('/page');
+    const error = await refusal(waa.finishLogin(wls.respond(location, { ver: 1, status: 410 }), nonce));
+    expect(error).toBeInstanceOf(StatusError);
+    expect(error).toMatchObject({ code: 'ERR_WLS_CANCELLED', status: 401, loginUrl: '/webauth/login?return=%2Fpage' });
+  });
+
+  it('with a session that would be over at once is an error, and not a session', async () => {
+    for (const [config, overrides] of [
+      [{}, { life: 0 }],
+      [{ maxLife: 0 }, {}],
+    ] as const) {
+      expect(await refusal(logIn(makeWAA(config), overrides))).toMatchObject({ code: 'ERR_SESSION_EXPIRED' });
+    }
+    await expect(logIn(makeWAA({ useWlsLife: false }), { life: 0 })).resolves.toBeDefined();
+  });
+
+  it('starts a new session and ends the one that it replaces', async () => {
+    const waa = makeWAA();
+    const first = await logIn(waa);
+    const { location, nonce } = waa.startLogin('/');
+    const second = await waa.finishLogin(wls.respond(location), nonce, first.auth);
+    expect(second.auth.sessionId).not.toBe(first.auth.sessionId);
+    expect(() => waa.openSession(first.cookie)).toThrow(expect.objectContaining({ code: 'ERR_SESSION_REVOKED' }));
+    expect(waa.openSession(second.cookie).principal).toBe('test0001');
+  });
+
+  it('leaves the present session alone if it fails', async () => {
+    const waa = makeWAA();
+    const first = await logIn(waa);
+    const { location, nonce } = waa.startLogin('/');
+    await refusal(waa.finishLogin(wls.respond(location, { status: 410 }), nonce, first.auth));
+    await refusal(waa.finishLogin(wls.respond(location, { url: 'http://x/' }), nonce, first.auth));
+    expect(waa.openSession(first.cookie)).toEqual(first.auth);
+  });
+
+  it('is told to onLogin, which can refuse it', async () => {
+    const seen: [Auth, VerifiedResponse][] = [];
+    const { auth } = await logIn(makeWAA({ onLogin: (...both) => void seen.push(both) }));
+    expect(seen).toEqual([
+      [auth, expect.objectContaining({ status: 200, principal: 'test0001', id: expect.any(String) })],
+    ]);
+    const refuse = async () => {
+      throw new AuthorisationError('ERR_PRINCIPAL_REFUSED', 'not today');
+    };
+    expect(await refusal(logIn(makeWAA({ onLogin: refuse })))).toMatchObject({ code: 'ERR_PRINCIPAL_REFUSED' });
+  });
+
+  it('with the demonstration key is refused in production, under any kid, if it was added while running', async () => {
+    vi.stubEnv('NODE_ENV', 'production');
+    const keys = KeySet.from({ 7: wlsKey.pem });
+    const profile: Profile = { ...raven, keys };
+    const waa = createWAA({ baseUrl: 'https://example.cam.ac.uk', secret, wls: profile, now });
+    keys.add('8', demoKeyAs('8').get('8')?.key.export({ type: 'spki', format: 'pem' }) as string);
+    const key = keys.get('8');
+    expect(key && isDemoKey(key)).toBe(true);
+    const { location, nonce } = waa.startLogin('/');
+    // Nobody here has the private half; what counts is that the key is turned away before its signature is looked at.
+    const encoded = wls.respond(location, { kid: '8' });
+    expect(await refusal(waa.finishLogin(encoded, nonce))).toMatchObject({
+      code: 'ERR_KEY_UNKNOWN',
+      message: expect.stringContaining('demonstration'),
+    });
+  });
+
+  it('is logged without token, nonce, cookie, signature or query', async () => {
+    const events: LogEvent[] = [];
+    const waa = makeWAA({ log: (event) => events.push(event) });
+    events.length = 0;
+    const { location, nonce } = waa.startLogin('/private?x=1');
+    const encoded = wls.respond(location);
+    const { cookie, auth } = await waa.finishLogin(encoded, nonce);
+    await waa.endSession(auth);
+    expect(events.map(({ event, principal }) => [event, principal])).toEqual([
+      ['login started', undefined],
+      ['login', 'test0001'],
+      ['logout', 'test0001'],
+    ]);
+    const text = JSON.stringify(events);
+    for (const part of [
+      nonce,
+      cookie,
+      encoded.slice(-40),
+      new URL(location).searchParams.get('params') as string,
+      'private',
+    ]) {
+      expect(text).not.toContain(part);
+    }
+  });
+});
+
+describe('a session', () => {
+  it('is refused with what is wrong', async () => {
+    const waa = makeWAA();
+    const { cookie } = await logIn(waa, { life: 60 });
+    const code = (open: () => unknown) => {
+      try {
+        open();
+      } catch (error) {
+        expect(error).toBeInstanceOf(SessionError);
+        return (error as SessionError).code;
+      }
+      return 'none';
+    };
+    expect(code(() => waa.openSession(undefined))).toBe('ERR_SESSION_MISSING');
+    expect(code(() => waa.openSession('%'))).toBe('ERR_SESSION_INVALID');
+    time += 59_999;
+    expect(code(() => waa.openSession(cookie))).toBe('none');
+    time += 1;
+    expect(code(() => waa.openSession(cookie))).toBe('ERR_SESSION_EXPIRED');
+  });
+
+  it('is not opened by another application, login service, secret or cookie name', async () => {
+    const store = new MemoryStore({ now });
+    const { cookie } = await logIn(makeWAA({ store }));
+    const others: Partial<Config>[] = [
+      { baseUrl: 'http://localhost:3001' },
+      { baseUrl: 'http://localhost:3000/app' },
+      { baseUrl: 'https://localhost:3000' },
+      { secret: 'b2'.repeat(32) },
+      { wls: { ...wls.profile, name: 'other' } },
+    ];
+    for (const config of others) {
+      const other = makeWAA({ store, ...config });
+      await other.ready;
+      expect(() => other.openSession(cookie), JSON.stringify(config.baseUrl)).toThrow(SessionError);
+    }
+    const same = makeWAA({ store, secret: ['b2'.repeat(32), secret] });
+    await same.ready;
+    expect(same.openSession(cookie).principal).toBe('test0001');
+  });
+
+  it('that was ended stays ended, and so does one of a store that is gone', async () => {
+    const waa = makeWAA();
+    const { cookie, auth } = await logIn(waa);
+    await waa.endSession(auth);
+    expect(() => waa.openSession(cookie)).toThrow(expect.objectContaining({ code: 'ERR_SESSION_REVOKED' }));
+    const restarted = makeWAA();
+    await restarted.ready;
+    expect(() => restarted.openSession(cookie)).toThrow(expect.objectContaining({ code: 'ERR_SESSION_REVOKED' }));
+  });
+
+  it('is not looked for before the store has been reached: 503, and a log entry if it cannot be', async () => {
+    const log = vi.fn();
+    const failing = Object.assign(new MemoryStore({ now }), { mark: () => Promise.reject(new Error('no route')) });
+    const waa = makeWAA({ store: failing, log });
+    await waa.ready;
+    expect(() => waa.openSession('x'.repeat(60))).toThrow(
+      expect.objectContaining({ code: 'ERR_STORE_UNAVAILABLE', status: 503 }),
+    );
+    expect(log).toHaveBeenCalledWith(
+      expect.objectContaining({ level: 'error', message: expect.stringContaining('no route') }),
+    );
+  });
+
+  it('ends for those who watch it', async () => {
+    const waa = makeWAA();
+    const { auth } = await logIn(waa);
+    const ended = vi.fn();
+    waa.watch(auth, ended);
+    await waa.endSession(auth);
+    expect(ended).toHaveBeenCalledExactlyOnceWith(
+      expect.objectContaining({ code: 'ERR_SESSION_REVOKED', closeCode: 4401 }),
+    );
+    await waa.close();
+  });
+});
+
+describe('[V9] authorisation', () => {
+  const auth = { principal: 'test0001', ptags: ['current', 'staff'] } as unknown as Auth;
+  const leaver = { principal: 'test0401', ptags: [] } as unknown as Auth;
+  const code = (waa: WAA, who: Auth, route = {}) => {
+    try {
+      waa.authorise(who, route);
+    } catch (error) {
+      expect(error).toBeInstanceOf(AuthorisationError);
+      return (error as AuthorisationError).code;
+    }
+    return 'enters';
+  };
+
+  it.each([
+    ['the profile of Raven asks for current', {}, {}, 'enters', 'ERR_PTAGS_REFUSED'],
+    ['a profile may ask for none', { wls: goose({ keys: raven.keys }) }, {}, 'enters', 'enters'],
+    ['a route may ask for none', {}, { ptags: [] }, 'enters', 'enters'],
+    ['a route may ask for others', {}, { ptags: ['staff', 'x'] }, 'enters', 'ERR_PTAGS_REFUSED'],
+    ['exactly: upper and lower case differ', {}, { ptags: ['Current'] }, 'ERR_PTAGS_REFUSED', 'ERR_PTAGS_REFUSED'],
+    ['people by name need the ptags too', {}, { principals: ['test0001', 'test0401'] }, 'enters', 'ERR_PTAGS_REFUSED'],
+    ['unless none are asked for', {}, { principals: ['test0401'], ptags: [] }, 'ERR_PRINCIPAL_REFUSED', 'enters'],
+    [
+      'the configuration may ask for people',
+      { requirePrincipals: ['test0401'], requirePtags: [] },
+      {},
+      'ERR_PRINCIPAL_REFUSED',
+      'enters',
+    ],
+    [
+      'which a route replaces',
+      { requirePrincipals: ['x'] },
+      { principals: ['test0001'] },
+      'enters',
+      'ERR_PRINCIPAL_REFUSED',
+    ],
+    [
+      'undefined is as if it were not there',
+      {},
+      { ptags: undefined, principals: undefined },
+      'enters',
+      'ERR_PTAGS_REFUSED',
+    ],
+    [
+      'a part of a name is no name',
+      {},
+      { principals: ['test0001x'] },
+      'ERR_PRINCIPAL_REFUSED',
+      'ERR_PRINCIPAL_REFUSED',
+    ],
+  ])('%s', (_, config, route, current, left) => {
+    const waa = makeWAA(config as Partial<Config>);
+    expect([code(waa, auth, route), code(waa, leaver, route)]).toEqual([current, left]);
+  });
+});
+
+function demoKeyAs(kid: string): KeySet {
+  return KeySet.from({ [kid]: ravenDemo.keys.get('901')?.key.export({ type: 'spki', format: 'pem' }) as string });
+}
