@@ -46,7 +46,7 @@ export class KeySet {
    * @throws TypeError if the kid or the key is not one.
    */
   add(kid: string, pem: string): void {
-    if (!kidShape.test(kid)) {
+    if (typeof kid !== 'string' || !kidShape.test(kid)) {
       throw new TypeError(
         `a kid is a number of one to eight digits without a leading zero, not ${JSON.stringify(kid)}`,
       );

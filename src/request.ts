@@ -116,7 +116,7 @@ function encodeText(name: string, text: string): string {
 }
 
 function checkAuthUrl(authUrl: string): string {
-  const url = URL.canParse(authUrl) ? new URL(authUrl) : undefined;
+  const url = isAbsolute(authUrl) ? new URL(authUrl) : undefined;
   if (url?.protocol === 'https:' || (url?.protocol === 'http:' && isLoopback(url.hostname))) return authUrl;
   throw new TypeError('the address of the login service must be https (http only on loopback)');
 }

@@ -92,7 +92,8 @@ export class Program {
 
 function launch(file: string, args: readonly string[], { env = {}, cwd = root }: RunOptions): ChildProcess {
   // Not what npm and the test runner tell the programs that they start: it would change what these do.
-  const inherited = Object.entries(process.env).filter(([name]) => !/^(?:npm_|vitest|node_env$|init_cwd$)/i.test(name));
+  const theirs = /^(?:npm_.*|VITEST.*|NODE_ENV|INIT_CWD|BASE_URL|MODE|DEV|PROD|SSR|TEST)$/;
+  const inherited = Object.entries(process.env).filter(([name]) => !theirs.test(name));
   const wanted = Object.entries({ ...Object.fromEntries(inherited), ...env }).filter(
     ([, value]) => value !== undefined,
   );
@@ -125,6 +126,11 @@ export class Browser {
   /** What nobody else may learn: cookies, tokens, signatures, whole responses. */
   readonly secrets: Set<string> = new Set();
 
+  /** What it sends along. */
+  get cookieHeader(): string {
+    return [...this.#cookies].map(([name, value]) => `${name}=${value}`).join('; ');
+  }
+
   /** Goes to an address, and where it leads. */
   async visit(url: string): Promise<Page> {
     return this.#follow(await this.ask(url));
@@ -148,7 +154,7 @@ export class Browser {
 
   /** Opens a socket from a page of that origin; resolves to the first message and the socket. */
   async connect(url: string, origin: string): Promise<{ readonly said: string; readonly socket: WebSocket }> {
-    const socket = new WebSocket(url, { headers: { Cookie: this.#cookieHeader(), Origin: origin } });
+    const socket = new WebSocket(url, { headers: { Cookie: this.cookieHeader, Origin: origin } });
     const said = await new Promise<string>((resolve, reject) => {
       socket.once('message', (data) => resolve(String(data))).once('error', reject);
     });
@@ -161,7 +167,7 @@ export class Browser {
     options: { readonly method?: string; readonly headers?: Record<string, string>; readonly body?: string } = {},
   ): Promise<Page> {
     const { method = 'GET', headers = {}, body } = options;
-    const navigation = { Accept: 'text/html,*/*;q=0.8', 'Sec-Fetch-Mode': 'navigate', Cookie: this.#cookieHeader() };
+    const navigation = { Accept: 'text/html,*/*;q=0.8', 'Sec-Fetch-Mode': 'navigate', Cookie: this.cookieHeader };
     const page = await new Promise<Page>((resolve, reject) => {
       // Without an agent: a connection for each request, so that nothing stays open.
       const request = send(url, { method, agent: false, headers: { ...navigation, ...headers } }, (response) => {
@@ -184,10 +190,6 @@ export class Browser {
       page = await this.ask(new URL(page.headers.location, page.url).href);
     }
     return page;
-  }
-
-  #cookieHeader(): string {
-    return [...this.#cookies].map(([name, value]) => `${name}=${value}`).join('; ');
   }
 
   #remember({ headers }: Page): void {

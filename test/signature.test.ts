@@ -169,6 +169,8 @@ describe('a signature or a text that was changed', () => {
       expect(wrong).toEqual([]);
       for (const { text, sig } of pairs) expect(verdicts(signer.publicKey, text, sig)).toEqual(accepted);
     },
+    // Arithmetic only, but a busy machine may take its time.
+    120_000,
   );
 
   it('[S4] is refused by both wherever one bit is turned over', () => {

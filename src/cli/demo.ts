@@ -15,9 +15,10 @@ import { interrupted } from './wls.js';
 /** Runs a demonstration application with a login service of its own until it is told to stop. */
 export async function demo({ options }: Call): Promise<number> {
   process.env['NODE_ENV'] ??= 'development';
+  const told = interrupted();
   const running = await startDemo(readPort(options.port, 8710), readPort(options['wls-port'], 8711));
   console.log(`\n  Open ${running.url}/ in a browser (end this with Ctrl-C).\n`);
-  await interrupted();
+  await told;
   await running.close();
   return 0;
 }

@@ -6,6 +6,7 @@ import { readPort } from './usage.js';
 /** Runs the development login service until it is told to stop. */
 export async function wls({ options }: Call): Promise<number> {
   process.env['NODE_ENV'] ??= 'development';
+  const told = interrupted();
   const service = createWLS(options.key === undefined ? {} : { key: readFileSync(options.key, 'utf8') });
   await service.listen(readPort(options.port, 8711));
   const { profile } = service;
@@ -17,12 +18,12 @@ export async function wls({ options }: Call): Promise<number> {
   kid        ${kid}, SHA-256 ${profile.keys.fingerprint(kid)}
 
 ${profile.keys.get(kid)?.key.export({ type: 'spki', format: 'pem' })}`);
-  await interrupted();
+  await told;
   await service.close();
   return 0;
 }
 
-/** Resolves when the process is asked to end. */
+/** Resolves when the process is asked to end. Called before anything is printed: whoever reads that may ask at once. */
 export function interrupted(): Promise<void> {
   return new Promise((resolve) => {
     for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => resolve());

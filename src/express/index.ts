@@ -84,8 +84,7 @@ class Glue {
       return this.#fail(error, response, next);
     }
     request.auth = visitor.auth;
-    if (!response.hasHeader('Cache-Control')) response.setHeader('Cache-Control', 'private, no-cache');
-    response.appendHeader('Vary', 'Cookie');
+    keepPrivate(response);
     next();
   }
 
@@ -194,6 +193,13 @@ class Glue {
     const from = referer !== undefined && URL.canParse(referer) ? new URL(referer) : undefined;
     return from?.origin === this.#waa.origin ? from.pathname + from.search : '/';
   }
+}
+
+/** What is behind a guard is for this person only, unless the handler says otherwise. */
+function keepPrivate(response: ServerResponse): void {
+  if (!response.hasHeader('Cache-Control')) response.setHeader('Cache-Control', 'private, no-cache');
+  const vary = String(response.getHeader('Vary') ?? '');
+  if (!/(?:^|[,\s])(?:cookie|\*)(?:$|[,\s])/i.test(vary)) response.appendHeader('Vary', 'Cookie');
 }
 
 function redirect(response: ServerResponse, location: string): void {

@@ -1,0 +1,178 @@
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { html } from '../../src/html.js';
+import {
+  type Application,
+  browserArgs,
+  Complaints,
+  findChromium,
+  openSocket,
+  type Running,
+  startApplication,
+  startNeighbour,
+} from './helpers.js';
+
+const executablePath = findChromium() as string;
+const launchOptions = { executablePath, args: [...browserArgs] };
+
+describe.skipIf(executablePath === undefined)('a page on another port, which is the same site', () => {
+  let application: Application;
+  let neighbour: Running;
+  let browser: Browser;
+
+  beforeAll(async () => {
+    application = await startApplication();
+    neighbour = await startNeighbour((request, response) => {
+      const [page, policy] = (request.url ?? '').slice(1).split(',') as [string, string | undefined];
+      response.writeHead(200, { 'Content-Type': 'text/html', ...(policy && { 'Referrer-Policy': policy }) });
+      response.end(`<!doctype html><title>Neighbour</title>${neighbourPages(application.url)[page] ?? ''}`);
+    });
+    browser = await chromium.launch(launchOptions);
+  });
+  afterAll(async () => {
+    await browser?.close();
+    await Promise.all([neighbour?.close(), application?.close()]);
+  });
+
+  /** A test in a browser that is logged in. Its console has to show what is provoked, and nothing else. */
+  function visit(provoked: readonly RegExp[], test: (page: Page, context: BrowserContext) => Promise<void>) {
+    return async () => {
+      const context = await browser.newContext();
+      context.setDefaultTimeout(10_000);
+      const complaints = new Complaints(context);
+      try {
+        const page = await context.newPage();
+        await logIn(page, application);
+        application.arrived.length = 0;
+        application.events.length = 0;
+        await test(page, context);
+        await page.goto(application.url);
+        await page.getByRole('heading', { name: 'You are test0001' }).waitFor();
+        expect(await openSocket(page, `${application.url}/live`)).toBe('for test0001');
+      } finally {
+        await context.close();
+      }
+      for (const pattern of provoked) complaints.expect(pattern);
+      complaints.expectNone();
+    };
+  }
+
+  it(
+    'cannot open our sockets with its visitor’s cookies',
+    visit([/WebSocket connection to .* failed: .*Unexpected response code: 403/], async (page) => {
+      await page.goto(neighbour.url);
+      expect(await openSocket(page, `${application.url}/live`)).toBe(1006);
+      expect(application.arrived).toEqual([
+        { line: 'GET /live', cookie: expect.stringContaining('webauth-session='), origin: neighbour.url },
+      ]);
+      expect(application.events).toMatchObject([{ event: 'refused', code: 'ERR_ORIGIN_REFUSED' }]);
+    }),
+  );
+
+  for (const policy of ['', 'no-referrer']) {
+    it(
+      `cannot log its visitor out${policy && ` under the referrer policy ${policy}`}`,
+      visit([], async (page) => {
+        await page.goto(`${neighbour.url}/logout,${policy}`);
+        const answer = page.waitForResponse(`${application.url}/webauth/logout`);
+        await page.getByRole('button').click();
+        expect((await answer).status()).toBe(403);
+        await page.getByRole('heading', { name: 'That came from another site' }).waitFor();
+        expect(application.arrived).toEqual([
+          {
+            line: 'POST /webauth/logout',
+            cookie: expect.stringContaining('webauth-session='),
+            origin: policy ? 'null' : neighbour.url,
+          },
+        ]);
+        expect(application.events).toMatchObject([{ event: 'refused', code: 'ERR_ORIGIN_REFUSED' }]);
+      }),
+    );
+  }
+
+  it(
+    'cannot put our pages into frames',
+    visit([/frame-ancestors/], async (page) => {
+      await page.goto(`${neighbour.url}/frames`, { waitUntil: 'load' });
+      const framed = page.frames().filter((frame) => frame !== page.mainFrame());
+      expect(framed.map((frame) => frame.url())).toEqual(framedPaths.map(() => 'chrome-error://chromewebdata/'));
+      // The pages were asked for, as its visitor: only the browser's obedience kept them from being shown.
+      expect(application.arrived.map(({ line }) => line).sort()).toEqual(
+        framedPaths.map((path) => `GET ${path}`).sort(),
+      );
+      for (const { cookie } of application.arrived) expect(cookie).toContain('webauth-session=');
+    }),
+  );
+});
+
+describe.skipIf(executablePath === undefined)('a browser that blocks cookies', () => {
+  // Under 127.0.0.1, so that the cookies of the application alone can be blocked, and not those of its login service.
+  let application: Application;
+
+  beforeAll(async () => {
+    application = await startApplication('127.0.0.1');
+  });
+  afterAll(() => application?.close());
+
+  for (const [blocked, content] of [
+    ['from everywhere', { default_content_setting_values: { cookies: 2 } }],
+    // The login service knows its user, and sends them back without a page: the way into a loop.
+    ['from the application', { content_settings: { exceptions: { cookies: { '127.0.0.1,*': { setting: 2 } } } } }],
+  ] as const) {
+    it(`is told so after one visit to the login service: ${blocked}`, async () => {
+      const folder = await mkdtemp(join(tmpdir(), 'browser-profile-'));
+      await mkdir(join(folder, 'Default'));
+      await writeFile(join(folder, 'Default', 'Preferences'), JSON.stringify({ profile: content }));
+      const context = await chromium.launchPersistentContext(folder, launchOptions);
+      try {
+        context.setDefaultTimeout(10_000);
+        const complaints = new Complaints(context);
+        const page = await context.newPage();
+        const shown: string[] = [];
+        page.on('request', (request) => shown.push(`${request.method()} ${new URL(request.url()).pathname}`));
+        await page.goto(application.url);
+        await page.getByRole('button', { name: 'test0001' }).click();
+        await expectCookiesPage(page);
+        const login = ['GET /', 'GET /auth/authenticate.html', 'POST /auth/authenticate.html', 'GET /webauth/callback'];
+        expect(shown.splice(0)).toEqual(login);
+
+        await page.getByRole('link', { name: 'Try again' }).click();
+        if (blocked === 'from everywhere') await page.getByRole('button', { name: 'test0001' }).click();
+        await expectCookiesPage(page);
+        const asked = blocked === 'from everywhere';
+        const again = ['GET /webauth/login', ...login.slice(1)].filter((line) => asked || !line.startsWith('POST'));
+        expect(shown).toEqual(again);
+        expect((await context.cookies(application.url)).map(({ name }) => name)).not.toContain('webauth-session');
+        complaints.expectNone();
+      } finally {
+        await context.close();
+        await rm(folder, { recursive: true, force: true, maxRetries: 5 });
+      }
+    });
+  }
+});
+
+const framedPaths = ['/', '/nobody', '/webauth/logout', '/webauth/callback'];
+
+/** What the neighbour serves, by path. */
+function neighbourPages(target: string): Record<string, string> {
+  return {
+    logout: html`<form method="post" action="${target}/webauth/logout"><button>You have won</button></form>`.text,
+    frames: framedPaths.map((path) => html`<iframe src="${target}${path}"></iframe>`.text).join(''),
+  };
+}
+
+async function logIn(page: Page, { url }: Application): Promise<void> {
+  await page.goto(url);
+  await page.getByRole('button', { name: 'test0001' }).click();
+  await page.getByRole('heading', { name: 'You are test0001' }).waitFor();
+}
+
+async function expectCookiesPage(page: Page): Promise<void> {
+  await page.getByText('ERR_COOKIES_BLOCKED').waitFor();
+  await page.getByRole('heading', { name: 'Your login could not be matched to your browser' }).waitFor();
+  await page.getByText('Allow cookies for this site').waitFor();
+}
