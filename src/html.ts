@@ -14,6 +14,11 @@ export function html(strings: TemplateStringsArray, ...values: unknown[]): Html 
   return new Html(strings.reduce((text, string, i) => text + write(values[i - 1]) + string));
 }
 
+/** A message of ours as a sentence. */
+export function sentence(text: string): string {
+  return `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
+}
+
 /** What a page may do beyond showing itself. */
 export interface PageOptions {
   readonly status?: number;
@@ -35,6 +40,7 @@ export function sendPage(response: ServerResponse, title: string, body: Html, op
     'Cache-Control': 'no-store',
     'Content-Security-Policy': [
       "default-src 'none'",
+      'img-src data:',
       `style-src ${hash(style)}`,
       `script-src ${script ? hash(script) : "'none'"}`,
       `connect-src ${connect.join(' ')}`,
@@ -64,6 +70,7 @@ function render(title: string, body: Html, script: string | undefined): string {
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>${html`${title}`.text}</title>
+<link rel="icon" href="data:,">
 <style>${style}</style>
 </head>
 <body>

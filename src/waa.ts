@@ -48,8 +48,13 @@ export class WAA {
   readonly origin: string;
   /** What an Origin header has to say. */
   readonly origins: ReadonlySet<string>;
-  /** Paths of our own routes, as they arrive. */
-  readonly routes: { readonly login: string; readonly callback: string; readonly logout: string };
+  /** Paths as they arrive: of the application, and of our own routes. */
+  readonly routes: {
+    readonly home: string;
+    readonly login: string;
+    readonly callback: string;
+    readonly logout: string;
+  };
   readonly cookies: { readonly session: string; readonly login: string; readonly secure: boolean };
   readonly wls: Profile;
   /** How long the login cookie is kept: seconds. */
@@ -80,7 +85,7 @@ export class WAA {
     this.wls = config.wls ?? raven;
     this.origin = base.origin;
     this.origins = new Set([base.origin]);
-    this.routes = { login: `${path}/webauth/login`, callback, logout: `${path}/webauth/logout` };
+    this.routes = { home: `${path}/`, login: `${path}/webauth/login`, callback, logout: `${path}/webauth/logout` };
     this.cookies = { session: `${prefix}webauth-session`, login: `${prefix}webauth-login`, secure };
     this.#callbackUrl = base.origin + callback;
     this.#requirements = {
@@ -117,19 +122,24 @@ export class WAA {
   }
 
   /**
-   * Takes what the login service answered and, if it verifies, starts a new session in place of `replaced`.
+   * Takes what the login service answered and, if it verifies, starts a new session in place of the live one.
    * @param nonce the login cookie.
+   * @param live the session that the browser has. If it has that and no login cookie any more, another tab finished
+   *   first: for the same person the session goes on as it is, and nothing is used up.
    * @throws WebauthError; its `loginUrl` leads to another try. Nothing has changed then.
    */
-  async finishLogin(encoded: string, nonce: string | undefined, replaced?: Auth): Promise<Login> {
+  async finishLogin(encoded: string, nonce: string | undefined, live?: Auth): Promise<Login> {
     const { params, kid } = parseResponse(encoded);
     const attempt = this.#openAttempt(params, nonce);
+    const { returnTo } = attempt;
     try {
+      this.#checkBrowser(attempt, nonce, live);
       this.#refuseDemoKey(kid);
       const response = verifyResponse(encoded, { ...this.#expectations(), params });
-      return { ...(await this.#startSession(response, replaced)), returnTo: attempt.returnTo };
+      if (nonce === undefined) return { auth: samePerson(response, live), cookie: undefined, returnTo };
+      return { ...(await this.#startSession(response, live)), returnTo };
     } catch (error) {
-      if (error instanceof WebauthError) error.loginUrl = this.loginUrl(attempt.returnTo);
+      if (error instanceof WebauthError) error.loginUrl = this.loginUrl(returnTo);
       throw error;
     }
   }
@@ -158,8 +168,8 @@ export class WAA {
       throw new AuthorisationError('ERR_PRINCIPAL_REFUSED', `${auth.principal} is not one of those who may enter here`);
     }
     if (ptags.length > 0 && !ptags.some((tag) => auth.ptags.includes(tag))) {
-      const wanted = ptags.join(' or ');
-      throw new AuthorisationError('ERR_PTAGS_REFUSED', `only people with the status ${wanted} may enter here`);
+      const wanted = ptags.map((tag) => `"${tag}"`).join(' or ');
+      throw new AuthorisationError('ERR_PTAGS_REFUSED', `to enter here, a person needs the ptag ${wanted}`);
     }
   }
 
@@ -233,14 +243,19 @@ export class WAA {
     return [given].flat().map((secret) => Buffer.from(secret, 'hex'));
   }
 
-  #openAttempt(params: string, nonce: string | undefined): { returnTo: string } {
-    if (nonce === undefined) throw cookiesBlocked();
+  #openAttempt(params: string, nonce: string | undefined): Attempt {
     const opened = this.#attempts.open(params);
-    if (typeof opened === 'string') throw notThisAttempt();
+    if (typeof opened === 'string') throw nonce === undefined ? cookiesBlocked() : notThisAttempt();
     const [returnTo, time, nonceHash] = JSON.parse(opened.text) as [string, number, string];
-    if (!timingSafeEqual(Buffer.from(hash(nonce)), Buffer.from(nonceHash))) throw notThisAttempt();
+    return { returnTo, time, nonceHash };
+  }
+
+  /** Whether the browser that began the attempt is the one that comes back. */
+  #checkBrowser({ time, nonceHash }: Attempt, nonce: string | undefined, live: Auth | undefined): void {
+    if (nonce === undefined && live === undefined) throw cookiesBlocked();
+    if (nonce !== undefined && !timingSafeEqual(Buffer.from(hash(nonce)), Buffer.from(nonceHash)))
+      throw notThisAttempt();
     if (this.#now().getTime() - time > LOGIN_TIME * 1000) throw cookiesBlocked();
-    return { returnTo };
   }
 
   #expectations() {
@@ -291,11 +306,20 @@ export class WAA {
   }
 }
 
-/** A finished login: the session, its cookie, and the path to go to. */
+/** A finished login. */
 export interface Login {
   readonly auth: Auth;
-  readonly cookie: string;
+  /** What to set as session cookie; undefined where the one that the browser has goes on. */
+  readonly cookie: string | undefined;
+  /** The path to go to. */
   readonly returnTo: string;
+}
+
+/** What a token in `params` says of the attempt that it was made for. */
+interface Attempt {
+  readonly returnTo: string;
+  readonly time: number;
+  readonly nonceHash: string;
 }
 
 // One slash and no second one (nor a backslash, which browsers read as one), then visible ASCII.
@@ -310,6 +334,11 @@ function newNonce(): string {
 
 function hash(text: string): string {
   return createHash('sha256').update(text).digest('base64url');
+}
+
+function samePerson({ principal }: VerifiedResponse, live: Auth | undefined): Auth {
+  if (live?.principal !== principal) throw cookiesBlocked();
+  return live;
 }
 
 function cookiesBlocked(): VerificationError {

@@ -281,6 +281,20 @@ describe.each([
       expect(headers.getSetCookie()).toEqual([]);
     });
 
+    it('[login 3] sends a second tab of the same person on, and changes nothing', async () => {
+      const { location } = await browser.get('/private?tab=2');
+      await browser.logIn();
+      const session = browser.cookies.get('webauth-session');
+      const done = await browser.get(browser.callback(location));
+      expect([done.status, done.location]).toEqual([303, `${base}/private?tab=2`]);
+      expect(done.headers.getSetCookie()).toEqual([]);
+      expect(browser.cookies.get('webauth-session')).toBe(session);
+      expect((await browser.get('/')).text).toBe('test0001');
+      const other = await browser.get(browser.callback(location, { principal: 'test0002' }));
+      expect([other.status, other.text.includes('ERR_COOKIES_BLOCKED')]).toEqual([400, true]);
+      expect((await browser.get('/')).text).toBe('test0001');
+    });
+
     it('[X5] looks at the url field, not at the address that the browser came to', async () => {
       // Goose writes the query of the address anew; what counts is signed.
       const { location } = await browser.get('/private');

@@ -3,11 +3,17 @@ import { type IncomingHttpHeaders, request as send } from 'node:http';
 import { type AddressInfo, createServer } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
-import { onTestFinished } from 'vitest';
+import { afterAll, onTestFinished } from 'vitest';
 import { WebSocket } from 'ws';
 
 /** The folder of the project, without a slash at its end. */
 export const root: string = fileURLToPath(new URL('..', import.meta.url)).replace(/[/\\]$/, '');
+
+// What a failed test leaves behind ends with the file that holds it.
+const running = new Set<ChildProcess>();
+afterAll(() => {
+  for (const child of running) child.kill('SIGKILL');
+});
 
 export interface RunOptions {
   /** Variables to set; undefined removes one. `NODE_ENV` is unset, unless it is given here. */
@@ -97,7 +103,10 @@ function launch(file: string, args: readonly string[], { env = {}, cwd = root }:
   const wanted = Object.entries({ ...Object.fromEntries(inherited), ...env }).filter(
     ([, value]) => value !== undefined,
   );
-  return spawn(file, args, { cwd, env: Object.fromEntries(wanted), stdio: 'pipe' });
+  const child = spawn(file, args, { cwd, env: Object.fromEntries(wanted), stdio: 'pipe' });
+  running.add(child);
+  child.once('close', () => running.delete(child));
+  return child;
 }
 
 async function read(stream: ChildProcess['stdout']): Promise<string> {

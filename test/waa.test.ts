@@ -29,7 +29,8 @@ function makeWAA(config: Partial<Config> = {}): WAA {
 /** Begins a login, has the login service answer, and finishes it. */
 async function logIn(waa: WAA, overrides: Partial<AuthResponse> = {}, returnTo = '/') {
   const { location, nonce } = waa.startLogin(returnTo);
-  return waa.finishLogin(wls.respond(location, overrides), nonce);
+  const { auth, cookie, ...rest } = await waa.finishLogin(wls.respond(location, overrides), nonce);
+  return { ...rest, auth, cookie: cookie as string };
 }
 
 async function refusal(promise: Promise<unknown>): Promise<{ code: string; loginUrl?: string }> {
@@ -277,6 +278,57 @@ describe('a login', () => {
     expect([one.returnTo, two.returnTo]).toEqual(['/one', '/two']);
   });
 
+  describe('[login 3] in a second tab, after the first has finished and the login cookie is gone', () => {
+    async function secondTab(overrides: Partial<AuthResponse> = {}, waits = 0) {
+      const waa = makeWAA();
+      const { location } = waa.startLogin('/two');
+      const first = await logIn(waa);
+      time += waits;
+      const encoded = wls.respond(location, overrides);
+      return { waa, first, encoded, second: waa.finishLogin(encoded, undefined, first.auth) };
+    }
+
+    it('goes to its page with the session that there is; nothing is made, replaced or used up', async () => {
+      const { waa, first, encoded, second } = await secondTab();
+      expect(await second).toEqual({ auth: first.auth, cookie: undefined, returnTo: '/two' });
+      expect(waa.openSession(first.cookie)).toEqual(first.auth);
+      expect(await waa.finishLogin(encoded, undefined, first.auth)).toMatchObject({ cookie: undefined });
+    });
+
+    it('is refused for another person, and the session goes on', async () => {
+      const { waa, first, second } = await secondTab({ principal: 'test0002' });
+      expect(await refusal(second)).toMatchObject({
+        code: 'ERR_COOKIES_BLOCKED',
+        loginUrl: '/webauth/login?return=%2Ftwo',
+      });
+      expect(waa.openSession(first.cookie)).toEqual(first.auth);
+    });
+
+    it.each<[string, Partial<AuthResponse>, string]>([
+      ['url', { url: 'http://localhost:4000/webauth/callback' }, 'ERR_URL_MISMATCH'],
+      ['issue', { issue: new Date(start - 31_000) }, 'ERR_ISSUE_STALE'],
+      ['sig', { sig: Buffer.alloc(128) }, 'ERR_SIGNATURE_INVALID'],
+      ['status', { status: 410 }, 'ERR_WLS_CANCELLED'],
+      ['params', { params: 'other' }, 'ERR_COOKIES_BLOCKED'],
+    ])('passes every other check: %s', async (_, overrides, code) => {
+      expect(await refusal((await secondTab(overrides)).second)).toMatchObject({ code });
+    });
+
+    it('came within half an hour', async () => {
+      expect(await refusal((await secondTab({}, 1_800_001)).second)).toMatchObject({ code: 'ERR_COOKIES_BLOCKED' });
+    });
+
+    it('without a session, says what may have happened, and still knows the page that was asked for', async () => {
+      const waa = makeWAA();
+      const { location } = waa.startLogin('/two');
+      expect(await refusal(waa.finishLogin(wls.respond(location), undefined))).toMatchObject({
+        code: 'ERR_COOKIES_BLOCKED',
+        message: expect.stringMatching(/blocked.*another tab.*half an hour/),
+        loginUrl: '/webauth/login?return=%2Ftwo',
+      });
+    });
+  });
+
   it('may take half an hour at the login service, and no longer', async () => {
     const waa = makeWAA();
     const { location, nonce } = waa.startLogin('/');
@@ -332,7 +384,7 @@ describe('a login', () => {
     const second = await waa.finishLogin(wls.respond(location), nonce, first.auth);
     expect(second.auth.sessionId).not.toBe(first.auth.sessionId);
     expect(() => waa.openSession(first.cookie)).toThrow(expect.objectContaining({ code: 'ERR_SESSION_REVOKED' }));
-    expect(waa.openSession(second.cookie).principal).toBe('test0001');
+    expect(waa.openSession(second.cookie as string).principal).toBe('test0001');
   });
 
   it('leaves the present session alone if it fails', async () => {

@@ -6,7 +6,8 @@ import { WebSocket, WebSocketServer } from 'ws';
 import type { Config, LogEvent } from '../src/config.js';
 import { WebauthError } from '../src/errors.js';
 import type { AuthResponse } from '../src/response.js';
-import { createWAA, type Login, type WAA } from '../src/waa.js';
+import type { Auth } from '../src/session/session.js';
+import { createWAA, type WAA } from '../src/waa.js';
 import { type AcceptOptions, acceptUpgrades, authenticateUpgrade, refuseUpgrade } from '../src/websocket/index.js';
 import { createWLS } from '../src/wls/index.js';
 import { wlsKey } from './helpers.js';
@@ -59,9 +60,10 @@ function accept(options: AcceptOptions = {}, to = wss): void {
   stops.push(acceptUpgrades(server, to, waa, options));
 }
 
-async function logIn(overrides: Partial<AuthResponse> = {}): Promise<Login> {
+async function logIn(overrides: Partial<AuthResponse> = {}): Promise<{ auth: Auth; cookie: string }> {
   const { location, nonce } = waa.startLogin('/');
-  return waa.finishLogin(wls.respond(location, overrides), nonce);
+  const { auth, cookie } = await waa.finishLogin(wls.respond(location, overrides), nonce);
+  return { auth, cookie: cookie as string };
 }
 
 /** The headers of a page of ours whose visitor has that session. */

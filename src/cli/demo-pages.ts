@@ -18,7 +18,8 @@ export function welcomePage(waa: WAA): Html {
       password.</p>
     <p><a class="button main" href="/any">Log in</a></p>
     <p class="quiet">Once you are in, this page shows the session, the login service's answer and what was checked of it,
-      and a WebSocket that the same cookie opened. ${waa.origin} is served to this machine only.</p>`;
+      and a WebSocket that the same cookie opened. To see what else can happen, try an account that is no longer current, or
+      cancel. ${waa.origin} is served to this machine only.</p>`;
 }
 
 export function homePage(waa: WAA, auth: Auth, seen: Seen | undefined): Html {
@@ -37,6 +38,10 @@ export function membersPage(auth: Auth | undefined): Html {
     <p>${auth?.principal} has the ptag <code>current</code>, so this page opens. An account without it, such as
       test0401, gets 403 here.</p>
     <p><a class="button" href="/">Back</a></p>`;
+}
+
+export function notFoundPage(): Html {
+  return html`<h1>Not found</h1><p>There is no page at this address.</p><p><a class="button" href="/">Back</a></p>`;
 }
 
 /** Runs in the browser: opens the socket and writes what it says. */
@@ -78,7 +83,8 @@ setInterval(tick, 1000);
 function socketPanel(): Html {
   return html`<h2 id="live">A WebSocket, opened with the same cookie</h2>
     <div class="panel">
-      <p>It is <strong id="state">opening</strong>.</p>
+      <p role="status">It is <strong id="state">opening</strong>.</p>
+      <noscript><p>Without JavaScript it stays so: this page opens it by a script.</p></noscript>
       <ul id="log" aria-live="polite" aria-labelledby="live"></ul>
       <form id="say" class="row" hidden>
         <label for="text">Say something</label>

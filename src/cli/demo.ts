@@ -7,7 +7,7 @@ import { sendPage } from '../html.js';
 import { createWAA } from '../waa.js';
 import { acceptUpgrades } from '../websocket/index.js';
 import { createWLS } from '../wls/index.js';
-import { homePage, membersPage, type Seen, script, welcomePage } from './demo-pages.js';
+import { homePage, membersPage, notFoundPage, type Seen, script, welcomePage } from './demo-pages.js';
 import type { Call } from './main.js';
 import { printable, readPort } from './usage.js';
 import { interrupted } from './wls.js';
@@ -59,6 +59,7 @@ async function startDemo(port: number, wlsPort: number): Promise<{ url: string; 
   });
   app.get('/any', auth.require({ ptags: [] }), (_, response) => response.redirect(303, '/'));
   app.get('/members', auth.require(), (request, response) => sendPage(response, 'Members', membersPage(request.auth)));
+  app.use((_, response) => sendPage(response, 'Not found', notFoundPage(), { status: 404 }));
   app.use(auth.failurePage);
 
   const wss = new WebSocketServer({ noServer: true, maxPayload: 1024 });

@@ -138,8 +138,10 @@ class Glue {
     const { origin, cookies } = this.#waa;
     const encoded = responseFromQuery(requestTarget(request).query);
     const login = await this.#waa.finishLogin(encoded, readCookie(request, cookies.login), request.auth);
-    this.#setCookie(response, cookies.session, login.cookie);
-    this.#setCookie(response, cookies.login, '', 0);
+    if (login.cookie !== undefined) {
+      this.#setCookie(response, cookies.session, login.cookie);
+      this.#setCookie(response, cookies.login, '', 0);
+    }
     redirect(response, origin + login.returnTo);
   }
 

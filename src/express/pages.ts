@@ -1,6 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { type ErrorCode, StatusError, type WebauthError } from '../errors.js';
-import { type Html, html, sendPage } from '../html.js';
+import { type ErrorCode, SessionError, StatusError, type WebauthError } from '../errors.js';
+import { type Html, html, sendPage, sentence } from '../html.js';
 import { wantsPage } from '../http.js';
 import type { AuthResponse } from '../response.js';
 import type { Auth } from '../session/session.js';
@@ -23,7 +23,7 @@ export function sendLogout(waa: WAA, auth: Auth | undefined, response: ServerRes
 
 /** A heading, and what the person can do. The error's own message says what was wrong. */
 const advice: { readonly [code in ErrorCode]?: readonly [heading: string, advice: string] } = {
-  ERR_WLS_CANCELLED: ['Login cancelled', 'You are not logged in. You can try again whenever you like.'],
+  ERR_WLS_CANCELLED: ['Login cancelled', 'Nothing has changed. You can try again whenever you like.'],
   ERR_WLS_NO_ATYPES: ['That way of logging in is not available', 'Please tell whoever runs this site.'],
   ERR_WLS_VERSION: ['The login service does not understand this site', 'Please tell whoever runs this site.'],
   ERR_WLS_REQUEST: ['The login service does not understand this site', 'Please tell whoever runs this site.'],
@@ -68,16 +68,19 @@ function sendFailurePage(waa: WAA, error: WebauthError, request: IncomingMessage
   const body = html`<h1>${heading}</h1>
     <p>${whatToDo}</p>
     ${lost && html`<p><strong>What you sent was not saved.</strong> Log in, go back, and send it again.</p>`}
-    ${said && html`<p>The login service says: ${said}</p>`}
+    ${said && said !== error.message && html`<p>The login service says: “${said}”</p>`}
     ${links(waa, error)}
     <p class="quiet">${sentence(error.message)} <code>${error.code}</code></p>`;
   sendPage(response, heading, body, { status: error.status });
 }
 
 function links(waa: WAA, error: WebauthError): Html {
-  if (error.loginUrl) return html`<p><a class="button main" href="${error.loginUrl}">Log in</a></p>`;
-  if (error.status === 403) return html`<p><a class="button" href="${waa.routes.logout}">Log out</a></p>`;
-  return html`<p><a class="button main" href="${waa.loginUrl('/')}">Try again</a></p>`;
+  if (error.status === 403) {
+    return html`<p class="row"><a class="button" href="${waa.routes.home}">To the start page</a>
+      <a class="button" href="${waa.routes.logout}">Log out</a></p>`;
+  }
+  const label = error instanceof SessionError ? 'Log in' : 'Try again';
+  return html`<p><a class="button main" href="${error.loginUrl ?? waa.loginUrl('/')}">${label}</a></p>`;
 }
 
 function sendFailureData(error: WebauthError, response: ServerResponse): void {
@@ -99,17 +102,14 @@ function logoutForm(waa: WAA, auth: Auth): Html {
 }
 
 function loggedOut(waa: WAA): Html {
-  const { name, logoutUrl } = waa.wls;
+  const { logoutUrl } = waa.wls;
+  const host = logoutUrl && new URL(logoutUrl).host;
   return html`<h1>You are logged out of this site</h1>
     ${
-      logoutUrl &&
-      html`<p>You may still be logged in at the login service (${name}): on a shared computer, log out there
-      too, or the next person can enter as you.</p>
-      <p><a class="button main" href="${logoutUrl}">Log out of ${name} too</a></p>`
+      host &&
+      html`<p>You may still be logged in at the login service, <code>${host}</code>, which then lets you back in
+      here without asking. On a shared computer log out there too, or the next person can enter as you.</p>
+      <p><a class="button main" href="${logoutUrl}">Log out of the login service too</a></p>`
     }
     <p><a class="button" href="${waa.loginUrl('/')}">Log in again</a></p>`;
-}
-
-function sentence(text: string): string {
-  return `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
 }

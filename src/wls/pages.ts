@@ -21,9 +21,9 @@ needs a password, so choose who you want to be.</p>
 }
 
 /** What went wrong, where the application is not to hear of it or cannot. */
-export function sendFailure(response: ServerResponse, status: FailureStatus, sentence: string): void {
+export function sendFailure(response: ServerResponse, status: FailureStatus, message: string): void {
   const body = html`<h1>Not logged in</h1>
-<p class="bad">${sentence}</p>
+<p class="bad">What happened: ${message}.</p>
 <p class="quiet">Status ${status} of the development login service. Nothing was sent to the application: it asked for
 that, or it gave no address to answer to.</p>`;
   sendPage(response, 'Not logged in', body, { status: status === 520 || status === 530 ? 400 : 403 });
@@ -39,8 +39,8 @@ anybody. Applications send people here; there is nothing to begin from this page
 }
 
 /** A page that says one thing. */
-export function sendNote(response: ServerResponse, status: number, title: string, sentence: string): void {
-  sendPage(response, title, html`<h1>${title}</h1><p>${sentence}</p>`, { status });
+export function sendNote(response: ServerResponse, status: number, title: string, text: string): void {
+  sendPage(response, title, html`<h1>${title}</h1><p>${text}</p>`, { status });
 }
 
 const refusals = {

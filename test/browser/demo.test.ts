@@ -127,9 +127,9 @@ describe.skipIf(executablePath === undefined)('the demonstration, in Chromium', 
       await page.getByRole('button', { name: 'Cancel' }).click();
       expect((await answer).status()).toBe(401);
       await heading(page, 'Login cancelled').waitFor();
-      await page.getByText('You are not logged in. You can try again whenever you like.').waitFor();
+      await page.getByText('Nothing has changed. You can try again whenever you like.').waitFor();
       expect(await audit(page)).toEqual([]);
-      await page.getByRole('link', { name: 'Log in' }).click();
+      await page.getByRole('link', { name: 'Try again' }).click();
       await account(page, 'test0002').click();
       await heading(page, 'You are test0002').waitFor();
     }),
@@ -183,7 +183,7 @@ describe.skipIf(executablePath === undefined)('the demonstration, in Chromium', 
         expect((await answer).status()).toBe(errorTable[code].status);
         await expectReadable(page);
         await page.getByText(code).waitFor();
-        await page.getByRole('link', { name: 'Log in' }).waitFor();
+        await page.getByRole('link', { name: 'Try again' }).waitFor();
         expect(await audit(page)).toEqual([]);
       }),
     );
@@ -269,10 +269,11 @@ describe.skipIf(executablePath === undefined)('the demonstration, in Chromium', 
       expect(shown().length).toBeLessThanOrEqual(1);
       await expectReadable(page);
 
-      expect((await page.goto(used))?.status()).toBe(400);
-      await expectReadable(page);
-      expect((await page.reload())?.status()).toBe(400);
-      await expectReadable(page);
+      // As good as a second tab that finishes later: the session is there, and the person is the same.
+      for (let time = 0; time < 2; time++) {
+        expect((await page.goto(used))?.status()).toBe(200);
+        await heading(page, 'You are test0001').waitFor();
+      }
 
       // Even with the cookie of that login, which success took away.
       await context.addCookies(attempt ? [attempt] : []);
