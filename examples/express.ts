@@ -31,7 +31,9 @@ app.get('/committee', auth.require({ principals: ['test0001', 'test0002'] }), (_
   response.send('Only these two people see this.');
 });
 app.get('/anybody', auth.require({ ptags: [] }), (request, response) => {
-  response.send(`Everybody with an account sees this, also those who have left: ${request.auth?.ptags.join() || 'left'}.`);
+  response.send(
+    `Everybody with an account sees this, also those who have left: ${request.auth?.ptags.join() || 'left'}.`,
+  );
 });
 app.use(auth.failurePage);
 

@@ -31,12 +31,14 @@ const wss = new WebSocketServer({ noServer: true });
 acceptUpgrades(server, wss, waa, { path: '/live' });
 wss.on('connection', (socket, request) => socket.send(`Hello, ${request.auth?.principal}.`));
 
-// With anything else that takes a request and a socket.
+// With anything else that takes a request and a socket: here, whatever is not for the above.
 server.on('upgrade', async (request, socket) => {
-  if (request.url !== '/by-hand') return;
+  if (request.url === '/live') return;
   try {
     const { principal } = await authenticateUpgrade(waa, request);
-    socket.end(`HTTP/1.1 101 Switching Protocols\r\nUpgrade: hello\r\nConnection: Upgrade\r\n\r\nHello, ${principal}.\n`);
+    socket.end(
+      `HTTP/1.1 101 Switching Protocols\r\nUpgrade: hello\r\nConnection: Upgrade\r\n\r\nHello, ${principal}.\n`,
+    );
   } catch (error) {
     refuseUpgrade(socket, error);
   }

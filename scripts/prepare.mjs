@@ -20,9 +20,14 @@ if (read(installed) !== lock) {
   writeFileSync(installed, lock);
 }
 
-const built = at('dist', '.built');
+// The mark is kept out of dist/, which is published as it is.
+const built = at('node_modules', '.built');
 const sources = ['src', 'tsconfig.json', 'tsconfig.build.json', 'package-lock.json'];
-if (!existsSync(built) || newest(sources.map((name) => at(name))) > statSync(built).mtimeMs) {
+if (
+  !existsSync(built) ||
+  !existsSync(at('dist')) ||
+  newest(sources.map((name) => at(name))) > statSync(built).mtimeMs
+) {
   rmSync(at('dist'), { recursive: true, force: true });
   run(process.execPath, at('node_modules', 'typescript', 'bin', 'tsc'), '-p', 'tsconfig.build.json');
   writeFileSync(built, '');

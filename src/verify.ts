@@ -136,16 +136,14 @@ function checkParams({ response, expected }: Facts): WebauthError | undefined {
 function checkIssue({ response, expected, now }: Facts): WebauthError | undefined {
   const { responseTimeout = 30, clockSkew = 5 } = expected;
   const age = (now - response.issue.getTime()) / 1000;
+  if (age <= responseTimeout && age >= -clockSkew) return undefined;
   const made = `the response was made at ${formatDate(response.issue)}`;
   if (age > responseTimeout) {
     const hint = 'if this happens to everyone, check the clock of this machine';
     return new VerificationError('ERR_ISSUE_STALE', `${made}, more than ${responseTimeout} s ago; ${hint}`);
   }
-  if (age < -clockSkew) {
-    const hint = 'the clock of this machine is probably slow';
-    return new VerificationError('ERR_ISSUE_FUTURE', `${made}, more than ${clockSkew} s from now; ${hint}`);
-  }
-  return undefined;
+  const hint = 'the clock of this machine is probably slow';
+  return new VerificationError('ERR_ISSUE_FUTURE', `${made}, more than ${clockSkew} s from now; ${hint}`);
 }
 
 function checkSignature({ response: { status, kid, sig }, encoded, expected }: Facts): WebauthError | undefined {

@@ -33,6 +33,7 @@ function readResponse(given: string): string {
 function readExpectations(options: Call['options'], response: AuthResponse): Expectations {
   const { url = response.url, params = response.params, at, keys, ver, iact, aauth } = options;
   if (ver !== undefined && !/^[123]$/.test(ver)) throw new UsageError('--ver is 1, 2 or 3');
+  if (aauth === '') throw new UsageError('--aauth is a list of types, such as pwd');
   if (iact !== undefined && iact !== 'yes' && iact !== 'no') throw new UsageError('--iact is yes or no');
   return {
     url,

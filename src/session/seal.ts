@@ -58,8 +58,9 @@ function decrypt({ key, aad }: SealingKey, bytes: Buffer): string {
   const decipher = createDecipheriv('aes-256-gcm', key, nonce, { authTagLength: TAG })
     .setAAD(aad)
     .setAuthTag(bytes.subarray(-TAG));
-  const text = decipher.update(bytes.subarray(HEAD + NONCE, -TAG), undefined, 'utf8');
-  return text + decipher.final('utf8');
+  const text = decipher.update(bytes.subarray(HEAD + NONCE, -TAG));
+  decipher.final();
+  return text.toString();
 }
 
 function deriveKey(secret: Buffer, info: string): SealingKey {
