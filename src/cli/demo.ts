@@ -8,8 +8,7 @@ import { createWAA } from '../waa.js';
 import { acceptUpgrades } from '../websocket/index.js';
 import { createWLS } from '../wls/index.js';
 import { homePage, membersPage, notFoundPage, type Seen, script, welcomePage } from './demo-pages.js';
-import type { Call } from './main.js';
-import { printable, readPort } from './usage.js';
+import { type Call, printable, readPort } from './usage.js';
 import { interrupted } from './wls.js';
 
 /** Runs a demonstration application with a login service of its own until it is told to stop. */

@@ -1,6 +1,6 @@
 import { KeySet } from '../keys.js';
 import { raven, ravenDemo } from '../profiles.js';
-import type { Call } from './main.js';
+import type { Call } from './usage.js';
 
 const howToCheck = `To check a fingerprint, take the key from the login service itself, over https, and compare:
 

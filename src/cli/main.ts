@@ -2,7 +2,7 @@
 import { createRequire } from 'node:module';
 import { parseArgs } from 'node:util';
 import { errorTable, WebauthError } from '../errors.js';
-import { printable, UsageError } from './usage.js';
+import { type Call, options, printable, UsageError } from './usage.js';
 
 const help = `ucam-webauth: log people in with Raven (Ucam-WebAuth)
 
@@ -46,27 +46,6 @@ const commands = new Map<string, Command>([
   ],
 ]);
 
-const options = {
-  port: { type: 'string' },
-  'wls-port': { type: 'string' },
-  key: { type: 'string' },
-  keys: { type: 'string' },
-  url: { type: 'string' },
-  params: { type: 'string' },
-  at: { type: 'string' },
-  ver: { type: 'string' },
-  iact: { type: 'string' },
-  aauth: { type: 'string' },
-  help: { type: 'boolean', short: 'h' },
-  version: { type: 'boolean' },
-} as const;
-
-/** What a command is called with. */
-export interface Call {
-  readonly words: readonly string[];
-  readonly options: { readonly [name in Exclude<keyof typeof options, 'help' | 'version'>]?: string };
-}
-
 try {
   process.exitCode = await main(process.argv.slice(2));
 } catch (error) {
@@ -88,8 +67,8 @@ async function main(args: string[]): Promise<number> {
 }
 
 /** What a command would not look at is a mistake of whoever gave it. */
-function checkCall(name: string, command: Command, { words, options }: Call): void {
-  const stray = Object.keys(options).find((option) => !(command.options as readonly string[]).includes(option));
+function checkCall(name: string, command: Command, { words, options: given }: Call): void {
+  const stray = Object.keys(given).find((option) => !(command.options as readonly string[]).includes(option));
   if (stray !== undefined) throw new UsageError(`${name} has no option --${stray}`);
   if (words.length <= command.words) return;
   const takes = command.words === 0 ? 'nothing' : 'one thing';

@@ -1,3 +1,25 @@
+/** The options of all commands; each takes some of them. */
+export const options = {
+  port: { type: 'string' },
+  'wls-port': { type: 'string' },
+  key: { type: 'string' },
+  keys: { type: 'string' },
+  url: { type: 'string' },
+  params: { type: 'string' },
+  at: { type: 'string' },
+  ver: { type: 'string' },
+  iact: { type: 'string' },
+  aauth: { type: 'string' },
+  help: { type: 'boolean', short: 'h' },
+  version: { type: 'boolean' },
+} as const;
+
+/** What a command is called with. */
+export interface Call {
+  readonly words: readonly string[];
+  readonly options: { readonly [name in Exclude<keyof typeof options, 'help' | 'version'>]?: string };
+}
+
 /** The command was called wrongly; the message says how. */
 export class UsageError extends Error {}
 

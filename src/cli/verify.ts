@@ -5,8 +5,7 @@ import { KeySet } from '../keys.js';
 import { isDemoKey, raven, ravenDemo } from '../profiles.js';
 import { type AuthResponse, parseResponse, responseFromQuery, type Version } from '../response.js';
 import { checks, type Expectations } from '../verify.js';
-import type { Call } from './main.js';
-import { printable, UsageError } from './usage.js';
+import { type Call, printable, UsageError } from './usage.js';
 
 /** Prints, check by check, what holds of a response. @returns the exit status of the first check that does not. */
 export async function verify({ words, options }: Call): Promise<number> {

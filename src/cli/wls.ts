@@ -1,7 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { createWLS } from '../wls/index.js';
-import type { Call } from './main.js';
-import { readPort } from './usage.js';
+import { type Call, readPort } from './usage.js';
 
 /** Runs the development login service until it is told to stop. */
 export async function wls({ options }: Call): Promise<number> {

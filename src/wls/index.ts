@@ -7,9 +7,10 @@ import type { Profile } from '../profiles.js';
 import { type AuthRequest, formatRequest, parseRequest } from '../request.js';
 import { type AuthResponse, formatResponse, formatSigned } from '../response.js';
 import { signText } from '../signature.js';
-import { type Account, createHandler } from './service.js';
+import { type Account, checkAccounts, defaultAccounts } from './accounts.js';
+import { createHandler } from './service.js';
 
-export type { Account } from './service.js';
+export type { Account } from './accounts.js';
 
 /** How the development login service behaves. Everything has a default. */
 export interface WLSOptions {
@@ -37,15 +38,6 @@ export function createWLS(options: WLSOptions = {}): WLS {
 }
 
 const DEFAULT_PORT = 8711;
-
-const defaultAccounts: readonly Account[] = [
-  { principal: 'test0001', name: 'First Student', ptags: ['current'] },
-  { principal: 'test0002', name: 'Second Student', ptags: ['current'] },
-  { principal: 'test0003', name: 'First Teacher', ptags: ['current'] },
-  { principal: 'test0004', name: 'Second Teacher', ptags: ['current'] },
-  { principal: 'test0401', name: 'First Leaver', ptags: [] },
-  { principal: 'test0402', name: 'Second Leaver', ptags: [] },
-];
 
 /** A login service that behaves as Raven does and believes everybody. Made by {@link createWLS}. */
 export class WLS {
@@ -180,17 +172,6 @@ function checkOptions({ accounts, sessionLife = 1, dangerouslyActAsDevelopment }
     throw new TypeError('sessionLife is a whole number of seconds, at least 1');
   }
   if (accounts) checkAccounts(accounts);
-}
-
-function checkAccounts(accounts: readonly Account[]): void {
-  if (accounts.length === 0) throw new TypeError('accounts is empty: nobody could log in');
-  if (accounts.some(({ principal }) => !principal)) throw new TypeError('an account has no principal');
-  if (new Set(accounts.map(({ principal }) => principal)).size < accounts.length) {
-    throw new TypeError('two accounts have the same principal');
-  }
-  if (accounts.some(({ ptags }) => !Array.isArray(ptags) || ptags.some((tag) => !/^[^,]+$/.test(tag)))) {
-    throw new TypeError('the ptags of an account are a list of tags without commas, such as ["current"], or []');
-  }
 }
 
 function readKey(key: WLSOptions['key']): KeyObject {

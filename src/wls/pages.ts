@@ -2,7 +2,7 @@ import type { ServerResponse } from 'node:http';
 import { type Html, html, sendPage } from '../html.js';
 import type { AuthRequest } from '../request.js';
 import type { FailureStatus } from '../response.js';
-import type { Account } from './service.js';
+import type { Account } from './accounts.js';
 
 /** The page that asks who to be. */
 export function sendChoices(response: ServerResponse, asked: AuthRequest, accounts: readonly Account[]): void {

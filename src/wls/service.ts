@@ -11,17 +11,8 @@ import {
   responseUrl,
   type Version,
 } from '../response.js';
+import type { Account } from './accounts.js';
 import { sendChoices, sendFailure, sendIndex, sendNote } from './pages.js';
-
-/** Somebody who can log in. */
-export interface Account {
-  /** The identifier that applications see. */
-  readonly principal: string;
-  /** Shown on the page. */
-  readonly name?: string;
-  /** `['current']` for current members; none for people who have left. */
-  readonly ptags: readonly string[];
-}
 
 /** What the pages and redirects are made from. */
 export interface Service {
