@@ -2,7 +2,9 @@
 //
 //   UCAM_WEBAUTH_SECRET=$(openssl rand -hex 32) BASE_URL=https://example.cam.ac.uk npx tsx examples/express.ts
 //
-// With NODE_ENV=development and no BASE_URL it runs on this machine, with a login service of its own.
+// On your own machine, with a login service of its own:
+//
+//   NODE_ENV=development npx tsx examples/express.ts
 import express from 'express';
 import { createWAA, raven } from 'ucam-webauth';
 import { webauth } from 'ucam-webauth/express';

@@ -19,7 +19,7 @@ const app = express();
 app.use(auth);
 app.get('/', auth.require(), (_request, response) => {
   response.send(`<p id="said"></p><script>
-    const socket = new WebSocket('ws://' + location.host + '/live');
+    const socket = new WebSocket(location.origin.replace(/^http/, 'ws') + '/live');
     socket.onmessage = ({ data }) => { document.getElementById('said').textContent = data; };
   </script>`);
 });

@@ -28,7 +28,7 @@ export function encodeBase64(bytes: Uint8Array): string {
 
 /** The bytes, or undefined where the text is not their one canonical encoding. */
 export function decodeBase64(text: string): Buffer | undefined {
-  const bytes = Buffer.from(text.replace(/_+$/, '').replaceAll('.', '_'), 'base64url');
+  const bytes = Buffer.from(text.replace(/_{1,2}$/, '').replaceAll('.', '_'), 'base64url');
   // Node's decoder forgives alphabet, padding and trailing bits; comparing with what we would write forgives nothing.
   return encodeBase64(bytes) === text ? bytes : undefined;
 }

@@ -68,12 +68,17 @@ export type Rule = readonly [test: (value: unknown) => boolean, needs: string];
 const isText = (value: unknown) => typeof value === 'string';
 const text: Rule = [isText, 'is a text'];
 const flag: Rule = [(value) => typeof value === 'boolean', 'is true or false'];
-const seconds: Rule = [(value) => Number.isFinite(value) && (value as number) >= 0, 'is a number of seconds'];
+const YEAR = 366 * 24 * 3600;
+const isSeconds = (value: unknown) => typeof value === 'number' && value >= 0 && value <= YEAR;
+const seconds: Rule = [isSeconds, 'is a number of seconds, at most those of a year'];
 const callable: Rule = [(value) => typeof value === 'function', 'is a function'];
 const object: Rule = [(value) => typeof value === 'object' && value !== null, 'is an object'];
 
 /** A list, and not one text, in which parts of names would be found too. */
-export const texts: Rule = [(value) => Array.isArray(value) && value.every(isText), 'is a list of texts'];
+export const texts: Rule = [
+  (value) => Array.isArray(value) && value.every(isText),
+  'is a list of texts, such as ["abc12"]',
+];
 
 /** Options by name; there are no others. @throws TypeError with the name, and never the value: it may be a secret. */
 export function checkOptions(of: string, options: object, rules: Readonly<Record<string, Rule>>): void {
@@ -91,7 +96,10 @@ const rules: { readonly [K in keyof Required<Config>]: Rule } = {
   wls: object,
   store: object,
   log: callable,
-  callbackPath: [isPath, 'is a path of letters, digits and -._~/ that begins with one slash'],
+  callbackPath: [
+    (value) => isPath(value) && value !== '/webauth/login' && value !== '/webauth/logout',
+    'is a path of letters, digits and -._~/ that begins with one slash, and not one of our other routes',
+  ],
   desc: text,
   maxLife: seconds,
   useWlsLife: flag,
@@ -113,10 +121,12 @@ function checkBaseUrl(baseUrl: string | undefined, development: boolean): void {
   if (username || password || search || hash || /[?#]/.test(baseUrl)) {
     throw new TypeError(`baseUrl is an origin and perhaps a path, without user, query or fragment: give ${example}`);
   }
+  if (protocol !== 'https:' && protocol !== 'http:') {
+    throw new TypeError(`baseUrl ${JSON.stringify(baseUrl)} is neither https nor http: give ${example}`);
+  }
   if (pathname !== '/' && !isPath(pathname))
     throw new TypeError('the path of baseUrl holds something other than letters, digits and -._~/');
   if (protocol === 'https:') return;
-  if (protocol !== 'http:') throw new TypeError(`baseUrl is neither https nor http: give ${example}`);
   if (!isLoopback(hostname)) {
     throw new TypeError(
       `baseUrl is plain http, so that cookies could be read and set by others on the way: give ${example}`,
@@ -130,17 +140,17 @@ const onlyDevelopment = 'which is for development only: set NODE_ENV=development
 function checkSecret(secret: Config['secret'], development: boolean): void {
   if (secret !== undefined ? secret.length > 0 : development) return;
   throw new TypeError(
-    `there is no secret, so that sessions would end with this process: the option secret ${needsSecret()}; keep it where only the application can read it`,
+    `secret is missing: it ${needsSecret()}. On your own machine NODE_ENV=development does without (unset, it counts as production)`,
   );
 }
 
 function checkProfile(wls: Profile, development: boolean): void {
-  const { name, authUrl, keys } = wls;
+  const { name, authUrl, logoutUrl = authUrl, keys } = wls;
   if (!isText(name) || !isText(authUrl) || typeof keys?.get !== 'function') {
     throw new TypeError('the option wls is a login service: { name, authUrl, keys, oldVersionPtags, requirePtags }');
   }
-  // Throws if that is no address to send people to.
-  formatRequest(authUrl, { url: 'https://example.org/' });
+  // Throws if these are no addresses to send people to.
+  for (const address of [authUrl, logoutUrl]) formatRequest(address, { url: 'https://example.org/' });
   if (development) return;
   if (isLoopback(new URL(authUrl).hostname))
     throw new TypeError(`the login service is on this machine, ${onlyDevelopment}`);

@@ -16,13 +16,16 @@ import {
   openSession,
   type Session,
   sealSession,
+  sessionEnd,
 } from './session/session.js';
 import type { Store } from './session/store.js';
 import { type VerifiedResponse, verifyResponse } from './verify.js';
 
-/** Who may enter. A list that is given and not empty has to hold one of the person's; both have to, if both are. */
+/** Who may enter: people who pass both. */
 export interface Requirements {
+  /** These people; an empty list lets in nobody. */
   readonly principals?: readonly string[];
+  /** People with one of these ptags; an empty list asks for none. */
   readonly ptags?: readonly string[];
 }
 
@@ -41,6 +44,8 @@ declare module 'node:http' {
 const MAX_RETURN = 2048;
 const LOGIN_TIME = 30 * 60;
 const REPLAY_MEMORY = 10 * 60;
+const DONE_TIME = 10;
+const RETRY_AFTER = 1000; // milliseconds
 
 /** One application's logins and sessions, without any HTTP. Made by {@link createWAA}; the glue calls it. */
 export class WAA {
@@ -55,10 +60,18 @@ export class WAA {
     readonly callback: string;
     readonly logout: string;
   };
-  readonly cookies: { readonly session: string; readonly login: string; readonly secure: boolean };
+  readonly cookies: {
+    readonly session: string;
+    readonly login: string;
+    /** There for a moment after a login. */
+    readonly done: string;
+    readonly secure: boolean;
+  };
   readonly wls: Profile;
   /** How long the login cookie is kept: seconds. */
   readonly loginTime: number = LOGIN_TIME;
+  /** How long after a login it would be a loop to need another: seconds. */
+  readonly doneTime: number = DONE_TIME;
 
   readonly #config: Config;
   readonly #now: () => Date;
@@ -67,10 +80,11 @@ export class WAA {
   readonly #live: LiveSessions;
   readonly #attempts: Sealer;
   readonly #sessions: Sealer;
-  readonly #requirements: Required<Requirements>;
+  readonly #requirements: { readonly principals: readonly string[] | undefined; readonly ptags: readonly string[] };
   readonly #lifetimes: Lifetimes;
   #mark: string | undefined;
-  /** Resolves when the store has been reached; until then, sessions are refused with ERR_STORE_UNAVAILABLE. */
+  #retry: NodeJS.Timeout | undefined;
+  /** Resolves when the store was asked for the first time; until it answers, sessions are ERR_STORE_UNAVAILABLE. */
   readonly ready: Promise<void>;
 
   constructor(config: Config) {
@@ -86,10 +100,15 @@ export class WAA {
     this.origin = base.origin;
     this.origins = new Set([base.origin]);
     this.routes = { home: `${path}/`, login: `${path}/webauth/login`, callback, logout: `${path}/webauth/logout` };
-    this.cookies = { session: `${prefix}webauth-session`, login: `${prefix}webauth-login`, secure };
+    this.cookies = {
+      session: `${prefix}webauth-session`,
+      login: `${prefix}webauth-login`,
+      done: `${prefix}webauth-done`,
+      secure,
+    };
     this.#callbackUrl = base.origin + callback;
     this.#requirements = {
-      principals: config.requirePrincipals ?? [],
+      principals: config.requirePrincipals,
       ptags: config.requirePtags ?? this.wls.requirePtags,
     };
     this.#lifetimes = { maxLife: config.maxLife ?? 7200, useWlsLife: config.useWlsLife ?? true };
@@ -126,7 +145,7 @@ export class WAA {
    * @param nonce the login cookie.
    * @param live the session that the browser has. If it has that and no login cookie any more, another tab finished
    *   first: for the same person the session goes on as it is, and nothing is used up.
-   * @throws WebauthError; its `loginUrl` leads to another try. Nothing has changed then.
+   * @throws WebauthError; its `loginUrl` leads to another try. The live session goes on then.
    */
   async finishLogin(encoded: string, nonce: string | undefined, live?: Auth): Promise<Login> {
     const { params, kid } = parseResponse(encoded);
@@ -155,7 +174,7 @@ export class WAA {
     }
     const session = openSession(this.#sessions, cookie);
     if (session.mark !== this.#mark || session.wls !== this.wls.name) throw revoked();
-    const auth = describe(session, this.#lifetimes);
+    const auth = describe(session, this.#lifetimes.maxLife);
     if (this.#live.isRevoked(session.id)) throw revoked();
     if (auth.expires.getTime() <= this.#now().getTime()) throw expired();
     return auth;
@@ -164,8 +183,11 @@ export class WAA {
   /** @throws AuthorisationError if the person may not enter. What `route` leaves out is as configured. */
   authorise(auth: Auth, route: Requirements = {}): void {
     const { principals = this.#requirements.principals, ptags = this.#requirements.ptags } = route;
-    if (principals.length > 0 && !principals.includes(auth.principal)) {
-      throw new AuthorisationError('ERR_PRINCIPAL_REFUSED', `${auth.principal} is not one of those who may enter here`);
+    if (principals && !principals.includes(auth.principal)) {
+      throw new AuthorisationError(
+        'ERR_PRINCIPAL_REFUSED',
+        `only some people may enter here, and ${auth.principal} is not one of them`,
+      );
     }
     if (ptags.length > 0 && !ptags.some((tag) => auth.ptags.includes(tag))) {
       const wanted = ptags.map((tag) => `"${tag}"`).join(' or ');
@@ -189,6 +211,16 @@ export class WAA {
     return `${this.routes.login}?return=${encodeURIComponent(this.safeReturn(returnTo))}`;
   }
 
+  /** A login has just succeeded, and there is no session all the same. */
+  loginWasLost(returnTo: string): VerificationError {
+    const error = new VerificationError(
+      'ERR_COOKIES_BLOCKED',
+      'a login has just succeeded, and its session is not there: the browser did not keep its cookie, or the processes of this site do not share a secret and a store',
+    );
+    error.loginUrl = this.loginUrl(returnTo);
+    return error;
+  }
+
   /** The path if it is one on this origin of at most 2 KB, else `/`. */
   safeReturn(path: string): string {
     return path.length <= MAX_RETURN && returnShape.test(path) ? path : '/';
@@ -207,13 +239,19 @@ export class WAA {
     message: string,
     more: Pick<LogEvent, 'code' | 'principal'> = {},
   ): void {
-    this.#config.log?.({ time: this.#now(), level, event, message, ...more });
+    try {
+      this.#config.log?.({ time: this.#now(), level, event, message, ...more });
+    } catch {
+      // A log that cannot be written is no reason to refuse people, or to end the process.
+    }
   }
 
-  /** Stops watching and closes the store. */
+  /** Stops watching. A store that was given stays open. */
   async close(): Promise<void> {
     this.#live.stop();
-    await this.#store.close();
+    clearTimeout(this.#retry);
+    // One that was given may serve others too.
+    if (this.#config.store === undefined) await this.#store.close();
   }
 
   async #start(): Promise<void> {
@@ -222,6 +260,7 @@ export class WAA {
       this.#mark = await this.#store.mark();
     } catch (error) {
       this.log('error', 'start', `the store cannot be reached: ${(error as Error).message}`);
+      this.#retry = setTimeout(() => this.#start(), RETRY_AFTER).unref();
     }
   }
 
@@ -276,7 +315,7 @@ export class WAA {
 
   async #startSession(response: VerifiedResponse, replaced: Auth | undefined): Promise<Omit<Login, 'returnTo'>> {
     const session = this.#newSession(response, await this.#store.mark());
-    const auth = describe(session, this.#lifetimes);
+    const auth = describe(session, this.#lifetimes.maxLife);
     if (auth.expires.getTime() <= this.#now().getTime()) {
       throw new SessionError(
         'ERR_SESSION_EXPIRED',
@@ -284,8 +323,8 @@ export class WAA {
       );
     }
     await this.#spend(response);
-    if (replaced) await this.#live.revoke(replaced.sessionId, replaced.expires);
     await this.#config.onLogin?.(auth, response);
+    if (replaced) await this.#live.revoke(replaced.sessionId, replaced.expires);
     this.log('info', 'login', 'somebody logged in', { principal: auth.principal });
     return { auth, cookie: sealSession(this.#sessions, session) };
   }
@@ -293,15 +332,17 @@ export class WAA {
   #newSession(response: VerifiedResponse, mark: string): Session {
     const { principal, ptags, auth, sso, life } = response;
     const issue = response.issue.getTime();
-    const lifeEnds = life === undefined ? null : issue + life * 1000;
+    const ends = sessionEnd(issue, life, this.#lifetimes);
     const loggedIn = this.#now().getTime();
-    return { id: newSessionId(), principal, ptags, auth, sso, wls: this.wls.name, issue, loggedIn, lifeEnds, mark };
+    return { id: newSessionId(), principal, ptags, auth, sso, wls: this.wls.name, issue, loggedIn, ...ends, mark };
   }
 
   /** One use: remembered for well longer than a response stays fresh, so that machines with other clocks agree. */
   async #spend({ issue, id }: AuthResponse): Promise<void> {
     const key = hash(JSON.stringify(['response', this.wls.name, issue.getTime(), id]));
-    if (await this.#store.spend(key, new Date(this.#now().getTime() + REPLAY_MEMORY * 1000))) return;
+    const { responseTimeout, clockSkew } = this.#expectations();
+    const memory = Math.max(REPLAY_MEMORY, 2 * (responseTimeout + clockSkew));
+    if (await this.#store.spend(key, new Date(this.#now().getTime() + memory * 1000))) return;
     throw new VerificationError('ERR_RESPONSE_REPLAYED', 'this response was used before; log in again');
   }
 }

@@ -1,6 +1,8 @@
+import { createHmac } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer, request as httpRequest, type IncomingMessage, type ServerResponse } from 'node:http';
 import { type AddressInfo, connect } from 'node:net';
+import cookieParser from 'cookie-parser';
 import express from 'express';
 import express4 from 'express4';
 import fc from 'fast-check';
@@ -8,6 +10,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } 
 import type { Config, LogEvent } from '../src/config.js';
 import { webauth } from '../src/express/index.js';
 import type { AuthResponse } from '../src/response.js';
+import { MemoryStore } from '../src/session/memory.js';
 import { createWAA, type WAA } from '../src/waa.js';
 import { createWLS } from '../src/wls/index.js';
 import { wlsKey } from './helpers.js';
@@ -227,6 +230,7 @@ describe.each([
       expect(headers.getSetCookie()).toEqual([
         expect.stringMatching(/^webauth-session=[\w-]{100,900}; Path=\/; HttpOnly; SameSite=Lax$/),
         'webauth-login=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax',
+        'webauth-done=1; Path=/; Max-Age=10; HttpOnly; SameSite=Lax',
       ]);
       expect((await browser.get('/private')).text).toBe('private to test0001');
       expect((await browser.get('/')).text).toBe('test0001');
@@ -376,6 +380,94 @@ describe.each([
     });
   });
 
+  describe('[login 5] never a loop', () => {
+    it('where the browser loses the session: one visit to the login service, then a page that says so', async () => {
+      await browser.logIn();
+      browser.cookies.delete('webauth-session');
+      const { status, text } = await browser.get('/private?x=1');
+      expect(status).toBe(400);
+      expect(text).toContain('ERR_COOKIES_BLOCKED');
+      expect(text).toContain('href="/webauth/login?return=%2Fprivate%3Fx%3D1"');
+      // A person may try again, though; and logging out is no such loss.
+      expect((await browser.get('/webauth/login?return=/private')).location.startsWith(wls.profile.authUrl)).toBe(true);
+      await browser.send('POST', '/webauth/logout', { origin: base });
+      expect((await browser.get('/private')).status).toBe(303);
+    });
+
+    it('where another process, with a store of its own, gets every other request', async () => {
+      await browser.logIn();
+      serveAgain();
+      expect((await browser.get('/private')).status).toBe(400);
+    });
+
+    it('by way of another name of the host', async () => {
+      await browser.logIn();
+      browser.cookies.delete('webauth-session');
+      const done = browser.cookies.get('webauth-done') as string;
+      browser.cookies.clear();
+      const { location } = await browser.get('/private', { host: 'alias.example' });
+      browser.cookies.set('webauth-done', done);
+      expect((await browser.get(location.slice(base.length))).status).toBe(400);
+    });
+
+    function serveAgain(): void {
+      const { cookies } = browser;
+      serve();
+      for (const [name, value] of cookies) browser.cookies.set(name, value);
+    }
+  });
+
+  describe('next to other things', () => {
+    it('leaves cookies to the application’s own parser', async () => {
+      const auth = webauth(waa);
+      const app = framework();
+      app.use(auth);
+      app.use(cookieParser('a secret of the application'));
+      app.get('/private', auth.require(), (request, response) => void response.json({ ...request.signedCookies }));
+      server.removeAllListeners('request');
+      server.on('request', app);
+      await browser.logIn();
+      const value = `s:1.${createHmac('sha256', 'a secret of the application').update('1').digest('base64').replace(/=+$/, '')}`;
+      browser.cookies.set('theirs', encodeURIComponent(value));
+      expect(JSON.parse((await browser.get('/private')).text)).toEqual({ theirs: '1' });
+    });
+
+    it('survives an application that answered first', async () => {
+      let release = () => {};
+      const answered = new Promise<void>((resolve) => {
+        release = resolve;
+      });
+      serve({ onLogin: () => answered });
+      const [handler] = server.listeners('request') as ((request: IncomingMessage, response: ServerResponse) => void)[];
+      const errors: unknown[] = [];
+      process.on('unhandledRejection', (error) => errors.push(error));
+      server.removeAllListeners('request');
+      server.on('request', (request, response) => {
+        if (request.url?.includes('callback')) setImmediate(() => response.writeHead(503).end('too slow'));
+        handler?.(request, response);
+      });
+      expect((await browser.logIn()).status).toBe(503);
+      release();
+      await new Promise((resolve) => setImmediate(resolve));
+      expect(errors).toEqual([]);
+    });
+
+    it('logs out as far as it can where the store is away, and says so', async () => {
+      await browser.logIn();
+      serveWithoutStore();
+      const { status, headers, text } = await browser.send('POST', '/webauth/logout', { origin: base });
+      expect([status, headers.get('retry-after')]).toEqual([503, '5']);
+      expect(JSON.parse(text).error.code).toBe('ERR_STORE_UNAVAILABLE');
+      expect(headers.getSetCookie()[0]).toMatch(/^webauth-session=; .*Max-Age=0/);
+    });
+
+    function serveWithoutStore(): void {
+      const { cookies } = browser;
+      serve({ store: Object.assign(new MemoryStore({ now }), { mark: () => Promise.reject(new Error('no route')) }) });
+      for (const [name, value] of cookies) browser.cookies.set(name, value);
+    }
+  });
+
   describe('require', () => {
     it.each([
       ['/private', {}, 200],
@@ -410,6 +502,33 @@ describe.each([
         expect((await browser.get(path)).headers.getSetCookie()).toEqual([]);
     });
 
+    it('without the middleware is a mistake that says so, and not a login that cannot end', async () => {
+      const app = framework();
+      app.get('/private', webauth(makeAnother()).require(), (_request, response) => void response.send('x'));
+      app.use((error: Error, _request: unknown, response: ServerResponse, _next: unknown) => {
+        response.statusCode = 599;
+        response.end(error.message);
+      });
+      server.removeAllListeners('request');
+      server.on('request', app);
+      const { status, text } = await browser.get('/private');
+      expect([status, text.includes('app.use(webauth(waa))')]).toEqual([599, true]);
+    });
+
+    it('goes with the middleware of the same application, made elsewhere', async () => {
+      const app = framework();
+      app.use(webauth(waa));
+      app.get('/private', webauth(waa).require(), (_request, response) => void response.send('x'));
+      server.removeAllListeners('request');
+      server.on('request', app);
+      await browser.logIn();
+      expect((await browser.get('/private')).text).toBe('x');
+    });
+
+    function makeAnother(): WAA {
+      return createWAA({ baseUrl: base, secret, wls: wls.profile, now });
+    }
+
     it('refuses options that it does not know, at once', () => {
       const { require } = webauth(waa);
       for (const options of [
@@ -427,6 +546,7 @@ describe.each([
     it('sends somebody whose session is over to log in again', async () => {
       await browser.logIn('/private', { life: 60 });
       time += 60_000;
+      browser.cookies.delete('webauth-done');
       const { status, location } = await browser.get('/private');
       expect([status, location.startsWith(wls.profile.authUrl)]).toEqual([303, true]);
       expect((await browser.send('GET', '/private', { accept: 'application/json' })).text).toContain(

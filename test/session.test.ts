@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { SessionError } from '../src/errors.js';
 import { LiveSessions } from '../src/session/live.js';
 import { MemoryStore } from '../src/session/memory.js';
@@ -24,7 +24,8 @@ const session: Session = {
   wls: 'raven',
   issue: Date.parse('2026-03-01T12:00:00Z'),
   loggedIn: Date.parse('2026-03-01T12:00:02.500Z'),
-  lifeEnds: Date.parse('2026-03-01T13:00:00Z'),
+  expires: Date.parse('2026-03-01T13:00:00Z'),
+  because: 'life',
   mark: 'a mark',
 };
 
@@ -107,10 +108,6 @@ describe('the session cookie', () => {
 
   it('brings back the session as it was', () => {
     expect(openSession(sealer, sealSession(sealer, session))).toEqual(session);
-    expect(openSession(sealer, sealSession(sealer, { ...session, lifeEnds: null }))).toEqual({
-      ...session,
-      lifeEnds: null,
-    });
   });
 
   it('is well under 1 KB', () => {
@@ -139,12 +136,11 @@ describe('the session cookie', () => {
     ['a life of 0', 7200, true, 0, 0, 'life'],
     ['a maxLife of 0', 0, true, 100, 0, 'maxLife'],
   ] as const)('ends at the earliest of both lives: %s', (_, maxLife, useWlsLife, life, end, because) => {
-    const lifeEnds = life === null ? null : at(life);
-    expect(sessionEnd({ ...session, lifeEnds }, { maxLife, useWlsLife })).toEqual({ at: at(end), because });
+    expect(sessionEnd(issue, life ?? undefined, { maxLife, useWlsLife })).toEqual({ expires: at(end), because });
   });
 
   it('is told to the application without what it need not know', () => {
-    expect(describeSession(session, { maxLife: 7200, useWlsLife: true })).toEqual({
+    expect(describeSession(session, 7200)).toEqual({
       principal: 'test0001',
       ptags: ['current'],
       sessionId: 'a handle',
@@ -156,6 +152,12 @@ describe('the session cookie', () => {
       sso: ['pwd'],
     });
   });
+});
+
+it('a shorter maxLife than at the login holds at once, and a longer one revives nothing', () => {
+  const end = (maxLife: number) => describeSession(session, maxLife);
+  expect(end(60)).toMatchObject({ expires: new Date(session.issue + 60_000), expiresBecause: 'maxLife' });
+  expect(end(86_400)).toMatchObject({ expires: new Date(session.expires), expiresBecause: 'life' });
 });
 
 describe('live sessions', () => {
@@ -200,6 +202,30 @@ describe('live sessions', () => {
     await live.revoke('a', new Date(clock.time + 100_000));
     watch('a', 100);
     expect(ended).toEqual(['a ERR_SESSION_REVOKED']);
+  });
+
+  it('tell a watcher that comes after the end at once', () => {
+    const { watch, ended } = setUp();
+    watch('a', 0);
+    watch('b', -3600);
+    expect(ended).toEqual(['a ERR_SESSION_EXPIRED', 'b ERR_SESSION_EXPIRED']);
+  });
+
+  it('tell every watcher, also after one that throws, whose mistake is reported', async () => {
+    const { live, watch, ended, clock } = setUp();
+    await live.start();
+    const ends = new Date(clock.time + 100_000);
+    const mistake = new Error('of the application');
+    live.watch('a', ends, () => {
+      throw mistake;
+    });
+    watch('a', 100);
+    const later = vi.spyOn(globalThis, 'queueMicrotask').mockImplementation(() => {});
+    await live.revoke('a', ends);
+    expect(ended).toEqual(['a ERR_SESSION_REVOKED']);
+    expect(later.mock.calls[0]?.[0]).toThrow(mistake);
+    later.mockRestore();
+    live.stop();
   });
 
   it('tell when the clock has come to the end, to the second', () => {

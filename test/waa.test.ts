@@ -64,6 +64,8 @@ describe('configuration', () => {
     [{ ...good, baseUrl: undefined }, 'baseUrl is missing'],
     [{ ...good, baseUrl: 'example.cam.ac.uk' }, 'is not absolute'],
     [{ ...good, baseUrl: '/app' }, 'is not absolute'],
+    [{ ...good, baseUrl: 'localhost:3000' }, 'neither https nor http'],
+    [{ ...good, secret: '' }, '64 hex digits'],
     [{ ...good, baseUrl: 'ftp://example.cam.ac.uk' }, 'neither https nor http'],
     [{ ...good, baseUrl: 'https://example.cam.ac.uk/?a=1' }, 'without user, query or fragment'],
     [{ ...good, baseUrl: 'https://example.cam.ac.uk/#' }, 'without user, query or fragment'],
@@ -82,6 +84,9 @@ describe('configuration', () => {
     [{ ...good, callbackPath: 'done' }, 'the option callbackPath is a path'],
     [{ ...good, callbackPath: '/a/../b' }, 'the option callbackPath is a path'],
     [{ ...good, callbackPath: '//evil.example' }, 'the option callbackPath is a path'],
+    [{ ...good, callbackPath: '/webauth/login' }, 'not one of our other routes'],
+    [{ ...good, maxLife: 1e15 }, 'at most those of a year'],
+    [{ ...good, wls: { ...raven, logoutUrl: '/logout' } }, 'must be https'],
     [{ ...good, wls: {} }, 'the option wls is a login service'],
     [{ ...good, wls: { ...raven, authUrl: 'http://raven.cam.ac.uk/' } }, 'must be https'],
     [{ ...good, wls: wls.profile }, 'the login service is on this machine'],
@@ -222,6 +227,9 @@ describe('a login', () => {
     const store = Object.assign(new MemoryStore({ now }), { spend });
     await logIn(makeWAA({ store }));
     expect(spend).toHaveBeenCalledWith(expect.stringMatching(/^[\w-]{43}$/), new Date(start + 600_000));
+    // And where responses may be older than that, for twice as long.
+    await logIn(makeWAA({ store, responseTimeout: 1500 }));
+    expect(spend).toHaveBeenLastCalledWith(expect.any(String), new Date(start + 2 * 1_505_000));
   });
 
   it('is not spent by a response that does not verify', async () => {
@@ -406,6 +414,14 @@ describe('a login', () => {
       throw new AuthorisationError('ERR_PRINCIPAL_REFUSED', 'not today');
     };
     expect(await refusal(logIn(makeWAA({ onLogin: refuse })))).toMatchObject({ code: 'ERR_PRINCIPAL_REFUSED' });
+    // The session that would have been replaced goes on.
+    let fine = true;
+    const waa = makeWAA({ onLogin: () => (fine ? undefined : refuse()) });
+    const first = await logIn(waa);
+    fine = false;
+    const { location, nonce } = waa.startLogin('/');
+    await refusal(waa.finishLogin(wls.respond(location), nonce, first.auth));
+    expect(waa.openSession(first.cookie)).toEqual(first.auth);
   });
 
   it('with the demonstration key is refused in production, under any kid, if it was added while running', async () => {
@@ -515,6 +531,53 @@ describe('a session', () => {
     );
   });
 
+  it('is found again once the store can be reached', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    try {
+      const store = new MemoryStore({ now });
+      const list = vi.spyOn(store, 'list').mockRejectedValueOnce(new Error('no route'));
+      const waa = makeWAA({ store });
+      const { cookie, auth } = await logIn(waa);
+      expect(() => waa.openSession(cookie)).toThrow(expect.objectContaining({ code: 'ERR_STORE_UNAVAILABLE' }));
+      await vi.advanceTimersByTimeAsync(1000);
+      expect(waa.openSession(cookie)).toEqual(auth);
+      expect(list).toHaveBeenCalledTimes(2);
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
+  it('that was ended does not come back with a longer maxLife', async () => {
+    const store = new MemoryStore({ now });
+    const short = makeWAA({ store, maxLife: 600 });
+    const { cookie, auth } = await logIn(short);
+    await short.endSession(auth);
+    time += 601_000;
+    const long = makeWAA({ store, maxLife: 7200 });
+    await long.ready;
+    expect(() => long.openSession(cookie)).toThrow(SessionError);
+  });
+
+  it('of another application goes on when one is closed that shares the store', async () => {
+    const store = new MemoryStore({ now });
+    const [one, two] = [makeWAA({ store }), makeWAA({ store })];
+    await two.ready;
+    const { cookie, auth } = await logIn(two);
+    await one.close();
+    await two.endSession(auth);
+    expect(() => two.openSession(cookie)).toThrow(expect.objectContaining({ code: 'ERR_SESSION_REVOKED' }));
+  });
+
+  it('does not depend on a log that works', async () => {
+    const waa = makeWAA({
+      log: () => {
+        throw new Error('disk full');
+      },
+    });
+    const { cookie, auth } = await logIn(waa);
+    expect(waa.openSession(cookie)).toEqual(auth);
+  });
+
   it('ends for those who watch it', async () => {
     const waa = makeWAA();
     const { auth } = await logIn(waa);
@@ -549,6 +612,20 @@ describe('[V9] authorisation', () => {
     ['exactly: upper and lower case differ', {}, { ptags: ['Current'] }, 'ERR_PTAGS_REFUSED', 'ERR_PTAGS_REFUSED'],
     ['people by name need the ptags too', {}, { principals: ['test0001', 'test0401'] }, 'enters', 'ERR_PTAGS_REFUSED'],
     ['unless none are asked for', {}, { principals: ['test0401'], ptags: [] }, 'ERR_PRINCIPAL_REFUSED', 'enters'],
+    [
+      'an empty list of people lets in nobody',
+      {},
+      { principals: [] },
+      'ERR_PRINCIPAL_REFUSED',
+      'ERR_PRINCIPAL_REFUSED',
+    ],
+    [
+      'an empty list of people lets in nobody, configured or not',
+      { requirePrincipals: [] },
+      { ptags: [] },
+      'ERR_PRINCIPAL_REFUSED',
+      'ERR_PRINCIPAL_REFUSED',
+    ],
     [
       'the configuration may ask for people',
       { requirePrincipals: ['test0401'], requirePtags: [] },

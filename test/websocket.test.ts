@@ -284,6 +284,20 @@ describe('acceptUpgrades', () => {
     await open('/', headers(cookie));
   });
 
+  it('cuts off a client that keeps the connection after a refusal, also after a 404', async () => {
+    accept({ path: '/live' });
+    for (const path of ['/live', '/nothing']) {
+      const connection = once(server, 'connection');
+      const peer = connect({ port: (server.address() as AddressInfo).port, host: '127.0.0.1', allowHalfOpen: true });
+      peer.on('error', () => {}).resume();
+      const [held] = (await connection) as [Socket];
+      const closed = once(held, 'close');
+      peer.write(handshake([], path));
+      await closed;
+      peer.destroy();
+    }
+  });
+
   it('answers in full a client that is still sending', async () => {
     accept();
     const socket = connect((server.address() as AddressInfo).port, '127.0.0.1');
@@ -337,6 +351,42 @@ describe('the life of a socket', () => {
     await waa.endSession(auth);
     await closed;
     client.terminate();
+  });
+
+  it('hears nothing any more from a peer that ignores the close', async () => {
+    accept();
+    const { auth, cookie } = await logIn();
+    const connection = once(wss, 'connection');
+    const peer = connect((server.address() as AddressInfo).port, '127.0.0.1');
+    peer.write(handshake([`Origin: ${origin}`, `Cookie: webauth-session=${cookie}`]));
+    const [socket] = (await connection) as [WebSocket];
+    const heard: string[] = [];
+    socket.on('message', (data) => heard.push(String(data)));
+    const frame = (letter: string) => Buffer.from([0x81, 0x81, 0, 0, 0, 0, letter.charCodeAt(0)]);
+    const first = once(socket, 'message');
+    peer.write(frame('a'));
+    await first;
+    await waa.endSession(auth);
+    const closed = once(socket, 'close');
+    peer.write(frame('b'));
+    await closed;
+    expect(heard).toEqual(['a']);
+    peer.destroy();
+  });
+
+  it('ends, and nothing else does, when its peer sends a broken frame', async () => {
+    accept();
+    const { cookie } = await logIn();
+    const connection = once(wss, 'connection');
+    const peer = connect((server.address() as AddressInfo).port, '127.0.0.1');
+    peer.write(handshake([`Origin: ${origin}`, `Cookie: webauth-session=${cookie}`]));
+    // As in the README: nobody listens for errors.
+    const [socket] = (await connection) as [WebSocket];
+    const closed = new Promise((resolve) => socket.once('close', resolve));
+    peer.write(Buffer.from([0xff, 0x00]));
+    expect(await closed).toBe(1006);
+    peer.destroy();
+    await open('/', headers(cookie));
   });
 
   it('ends with the login that replaces it', async () => {
@@ -417,19 +467,23 @@ async function connected(path: string, cookie: string): Promise<void> {
 /** Sends an upgrade of just these header lines, and reads to the end, or to the text that is waited for. */
 async function raw(lines: string[], until?: string): Promise<string> {
   const socket = connect((server.address() as AddressInfo).port, '127.0.0.1');
-  const fixed = [
-    'GET / HTTP/1.1',
-    'Connection: Upgrade',
-    'Upgrade: websocket',
-    'Sec-WebSocket-Version: 13',
-    'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==',
-  ];
-  // Without a Host where there is none among the lines: HTTP/1.1 asks for one, and Node lets upgrades pass without.
-  socket.write(`${[...fixed, ...lines].join('\r\n')}\r\n\r\n`);
+  socket.write(handshake(lines));
   let text = '';
   for await (const chunk of socket) {
     text += chunk;
     if (until !== undefined && text.includes(until)) break;
   }
   return text;
+}
+
+/** The bytes of a handshake. Without a Host where there is none among the lines: Node lets upgrades pass without. */
+function handshake(lines: string[], path = '/'): string {
+  const fixed = [
+    `GET ${path} HTTP/1.1`,
+    'Connection: Upgrade',
+    'Upgrade: websocket',
+    'Sec-WebSocket-Version: 13',
+    'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==',
+  ];
+  return `${[...fixed, ...lines].join('\r\n')}\r\n\r\n`;
 }

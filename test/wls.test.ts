@@ -605,6 +605,10 @@ describe('respond', () => {
 
   it('refuses a request that could not be sent', () => {
     expect(() => wls.respond({ url: 'nowhere' })).toThrow(TypeError);
+    for (const odd of ['', 'nowhere', null, undefined, {}]) {
+      expect(() => wls.respond(odd as never), `${odd}`).toThrow('respond() takes the address');
+    }
+    expect(() => wls.respond({ url: home }, { principle: 'x' } as never)).toThrow('a response has no field principle');
     expect(() => wls.respond(`${wls.profile.authUrl}?ver=3`)).toThrow('url is missing');
   });
 });

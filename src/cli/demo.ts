@@ -25,7 +25,7 @@ export async function demo({ options }: Call): Promise<number> {
 async function startDemo(port: number, wlsPort: number): Promise<{ url: string; close(): Promise<void> }> {
   const { express, WebSocketServer } = await loadPackages();
   const wls = createWLS();
-  await wls.listen(wlsPort);
+  await wls.listen(wlsPort).catch((error) => Promise.reject(explain(error.cause ?? error)));
   const app = express();
   const server = createServer(app).listen(port, '127.0.0.1');
   try {
@@ -91,7 +91,10 @@ async function loadPackages() {
 
 function explain(error: NodeJS.ErrnoException & { port?: number }): Error {
   if (error.code !== 'EADDRINUSE') return error;
-  return new Error(`port ${error.port} is in use: give another with --port (0 takes a free one)`, { cause: error });
+  return new Error(
+    `port ${error.port} is in use, perhaps by an earlier demonstration: end that, or give other ports with --port and --wls-port (0 takes a free one)`,
+    { cause: error },
+  );
 }
 
 function remember(seen: Map<string, Seen>, id: string, what: Seen): void {

@@ -28,7 +28,8 @@ export interface Webauth extends Middleware {
  * `/webauth/login`, `/webauth/callback`, `/webauth/logout`. Failures go to the next error handler.
  */
 export function webauth(waa: WAA): Webauth {
-  const glue = new Glue(waa);
+  const glue = glues.get(waa) ?? new Glue(waa);
+  glues.set(waa, glue);
   const middleware: Middleware = (request, response, next) => glue.handle(request, response, next);
   return Object.assign(middleware, {
     require: (requirements: Requirements = {}): Middleware => {
@@ -41,6 +42,9 @@ export function webauth(waa: WAA): Webauth {
     },
   });
 }
+
+/** One for each application, however often its middleware is made. */
+const glues = new WeakMap<WAA, Glue>();
 
 type Route = (request: IncomingMessage, response: ServerResponse) => void | Promise<void>;
 
@@ -72,11 +76,14 @@ class Glue {
     if (methods === undefined) return next();
     const route = Object.hasOwn(methods, request.method ?? '') ? methods[request.method as string] : undefined;
     if (route === undefined) return refuseMethod(response, Object.keys(methods));
-    this.#run(route, request, response, next);
+    this.#run(route, request, response, next).catch(next);
   }
 
   require(requirements: Requirements, request: IncomingMessage, response: ServerResponse, next: Next): void {
-    const visitor = this.#visitor(request);
+    const visitor = this.#visitors.get(request);
+    if (visitor === undefined) {
+      return next(new TypeError('require() needs app.use(webauth(waa)) before it, which also serves the login itself'));
+    }
     if ('problem' in visitor) return this.#turnAway(visitor.problem, request, response, next);
     try {
       this.#waa.authorise(visitor.auth, requirements);
@@ -109,9 +116,19 @@ class Glue {
     const returnTo = this.#returnPath(request);
     // Of a cookie that we did not make, people are told: to send them to log in, again and again, would hide it.
     const canLogIn = problem.status === 401 && problem.code !== 'ERR_SESSION_INVALID';
-    if (canLogIn && isNavigation(request)) return this.#redirectToLogin(returnTo, request, response);
+    if (canLogIn && isNavigation(request)) return this.#sendToLogin(returnTo, request, response, next);
     problem.loginUrl = this.#waa.loginUrl(returnTo);
     this.#fail(problem, response, next);
+  }
+
+  /** Unless a login has just succeeded: to go on would be going round and round. */
+  #sendToLogin(returnTo: string, request: IncomingMessage, response: ServerResponse, next: Next): void {
+    try {
+      if (this.#cookie(request, this.#waa.cookies.done) !== undefined) throw this.#waa.loginWasLost(returnTo);
+      this.#redirectToLogin(returnTo, request, response);
+    } catch (error) {
+      this.#fail(error, response, next);
+    }
   }
 
   #redirectToLogin(returnTo: string, request: IncomingMessage, response: ServerResponse): void {
@@ -121,9 +138,12 @@ class Glue {
     const moved =
       requestTarget(request).path === routes.login && /(?:^|&)moved=1(?:&|$)/.test(requestTarget(request).query);
     if (request.headers.host !== this.#host && !moved) {
+      this.#waa.log('info', 'login started', `asked for under another name than that of baseUrl, ${this.#host}`);
       return redirect(response, `${origin}${this.#waa.loginUrl(returnTo)}&moved=1`);
     }
-    const { location, nonce } = this.#waa.startLogin(returnTo, this.#nonce(request));
+    // A redirect from another name of this host, and so no click of a person's.
+    if (moved && this.#cookie(request, cookies.done) !== undefined) throw this.#waa.loginWasLost(returnTo);
+    const { location, nonce } = this.#waa.startLogin(returnTo, this.#cookie(request, cookies.login));
     this.#setCookie(response, cookies.login, nonce, this.#waa.loginTime);
     redirect(response, location);
   }
@@ -141,6 +161,7 @@ class Glue {
     if (login.cookie !== undefined) {
       this.#setCookie(response, cookies.session, login.cookie);
       this.#setCookie(response, cookies.login, '', 0);
+      this.#setCookie(response, cookies.done, '1', this.#waa.doneTime);
     }
     redirect(response, origin + login.returnTo);
   }
@@ -152,8 +173,12 @@ class Glue {
   async #logout(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const { origin, origins, cookies, routes } = this.#waa;
     checkFormOrigin(request, origins);
-    if (request.auth) await this.#waa.endSession(request.auth);
     this.#setCookie(response, cookies.session, '', 0);
+    this.#setCookie(response, cookies.done, '', 0);
+    const visitor = this.#visitor(request);
+    if ('auth' in visitor) await this.#waa.endSession(visitor.auth);
+    // The cookie is gone, but nobody can be told that the session is.
+    else if (visitor.problem.code === 'ERR_STORE_UNAVAILABLE') throw visitor.problem;
     redirect(response, origin + routes.logout);
   }
 
@@ -167,14 +192,14 @@ class Glue {
 
   #fail(error: unknown, response: ServerResponse, next: Next): void {
     if (error instanceof WebauthError) this.#waa.refused(error);
-    response.setHeader('Cache-Control', 'no-store');
+    if (!response.headersSent) response.setHeader('Cache-Control', 'no-store');
     next(error);
   }
 
-  /** The login cookie, for tabs to share; a doubled one is as good as none. */
-  #nonce(request: IncomingMessage): string | undefined {
+  /** A cookie of which a doubled one is as good as none. */
+  #cookie(request: IncomingMessage, name: string): string | undefined {
     try {
-      return readCookie(request, this.#waa.cookies.login);
+      return readCookie(request, name);
     } catch {
       return undefined;
     }

@@ -37,6 +37,7 @@ export class LiveSessions {
 
   /** Learns what the store knows. Subscribed first: what happens in between comes twice rather than never. */
   async start(): Promise<void> {
+    this.#unsubscribe();
     this.#unsubscribe = await this.#store.subscribe((entry) => this.#learn(entry));
     for (const entry of await this.#store.list(PREFIX)) this.#learn(entry);
   }
@@ -52,8 +53,9 @@ export class LiveSessions {
 
   /** Calls back once when the session ends, by revocation or by the clock. Returns a function that stops watching. */
   watch(id: string, ends: Date, onEnd: OnEnd): () => void {
-    if (this.isRevoked(id)) {
-      onEnd(revoked());
+    const over = this.isRevoked(id) ? revoked() : ends <= this.#now() ? expired() : undefined;
+    if (over !== undefined) {
+      onEnd(over);
       return () => {};
     }
     const watch = { id, ends: Math.ceil(ends.getTime() / 1000), onEnd };
@@ -96,7 +98,14 @@ export class LiveSessions {
 
   #end(watch: Watch, error: SessionError): void {
     this.#forget(watch);
-    watch.onEnd(error);
+    try {
+      watch.onEnd(error);
+    } catch (mistake) {
+      // Reported as any error that nobody catches, but only after the others were told.
+      queueMicrotask(() => {
+        throw mistake;
+      });
+    }
   }
 
   #forget(watch: Watch): void {

@@ -15,8 +15,9 @@ export interface Session {
   /** When the login service made the response. */
   readonly issue: number;
   readonly loggedIn: number;
-  /** When the user's session at the login service ends, if it said. */
-  readonly lifeEnds: number | null;
+  /** When it ends, and why, as was settled at the login. */
+  readonly expires: number;
+  readonly because: EndsBecause;
   /** The mark of the store that knows of the session. */
   readonly mark: string;
 }
@@ -46,18 +47,20 @@ export interface Auth {
   readonly sso: readonly string[];
 }
 
-/** What the application is told of a session. */
-export function describe(session: Session, lifetimes: Lifetimes): Auth {
-  const { principal, ptags, id, loggedIn, auth, sso } = session;
-  const { at, because } = sessionEnd(session, lifetimes);
+/** What the application is told of a session. @param maxLife seconds, as configured now. */
+export function describe(session: Session, maxLife: number): Auth {
+  const { principal, ptags, id, issue, loggedIn, auth, sso, expires, because } = session;
+  // A shorter life than at the login holds at once. A longer one does not revive what was forgotten as over.
+  const longest = issue + maxLife * 1000;
+  const shortened = longest < expires;
   return {
     principal,
     ptags,
     sessionId: id,
     via: 'cookie',
     loggedInAt: new Date(loggedIn),
-    expires: new Date(at),
-    expiresBecause: because,
+    expires: new Date(shortened ? longest : expires),
+    expiresBecause: shortened ? 'maxLife' : because,
     auth,
     sso,
   };
@@ -67,18 +70,19 @@ export function newSessionId(): string {
   return randomBytes(16).toString('base64url');
 }
 
-/** The earliest end, in milliseconds, and what sets it. */
-export function sessionEnd(session: Session, { maxLife, useWlsLife }: Lifetimes): { at: number; because: EndsBecause } {
-  const longest = session.issue + maxLife * 1000;
-  if (useWlsLife && session.lifeEnds !== null && session.lifeEnds < longest) {
-    return { at: session.lifeEnds, because: 'life' };
-  }
-  return { at: longest, because: 'maxLife' };
+/** The earliest end, and what sets it. @param life seconds from `issue`, if the login service said. */
+export function sessionEnd(
+  issue: number,
+  life: number | undefined,
+  { maxLife, useWlsLife }: Lifetimes,
+): Pick<Session, 'expires' | 'because'> {
+  if (useWlsLife && life !== undefined && life < maxLife) return { expires: issue + life * 1000, because: 'life' };
+  return { expires: issue + maxLife * 1000, because: 'maxLife' };
 }
 
 export function sealSession(sealer: Sealer, session: Session): string {
-  const { id, principal, ptags, auth, sso, wls, issue, loggedIn, lifeEnds, mark } = session;
-  return sealer.seal(JSON.stringify([id, principal, ptags, auth, sso, wls, issue, loggedIn, lifeEnds, mark]));
+  const { id, principal, ptags, auth, sso, wls, issue, loggedIn, expires, because, mark } = session;
+  return sealer.seal(JSON.stringify([id, principal, ptags, auth, sso, wls, issue, loggedIn, expires, because, mark]));
 }
 
 /** @throws SessionError ERR_SESSION_INVALID for what we did not make; ERR_SESSION_MISSING for a secret we do not have. */
@@ -89,6 +93,6 @@ export function openSession(sealer: Sealer, sealed: string): Session {
     throw new SessionError('ERR_SESSION_MISSING', 'the session was sealed with a secret that is not in use here');
   }
   // Whatever opens was sealed by us, so it has this form.
-  const [id, principal, ptags, auth, sso, wls, issue, loggedIn, lifeEnds, mark] = JSON.parse(opened.text);
-  return { id, principal, ptags, auth, sso, wls, issue, loggedIn, lifeEnds, mark };
+  const [id, principal, ptags, auth, sso, wls, issue, loggedIn, expires, because, mark] = JSON.parse(opened.text);
+  return { id, principal, ptags, auth, sso, wls, issue, loggedIn, expires, because, mark };
 }

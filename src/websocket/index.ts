@@ -32,6 +32,8 @@ export interface Socket {
   close(code: number, reason: string): void;
   terminate(): void;
   once(event: 'close', listener: () => void): unknown;
+  on(event: 'error', listener: () => void): unknown;
+  removeAllListeners(event: 'message'): unknown;
 }
 
 /**
@@ -86,17 +88,21 @@ export function refuseUpgrade(socket: Duplex, error: unknown): void {
     'Cache-Control: no-store',
     ...(status === 503 ? ['Retry-After: 5'] : []),
   ];
+  answer(socket, `${head.join('\r\n')}\r\n\r\n${body}`);
+}
+
+/** How long a peer may take to end the connection, once it was told to: milliseconds. */
+const LINGER = 2000;
+
+function answer(socket: Duplex, text: string): void {
   socket.on('error', () => {});
-  socket.end(`${head.join('\r\n')}\r\n\r\n${body}`);
+  socket.end(text);
   // What the client still sends is read and dropped: closing with unread bytes would reset the connection, and the
   // answer with it.
   socket.resume();
   const cut = setTimeout(() => socket.destroy(), LINGER).unref();
   socket.once('close', () => clearTimeout(cut));
 }
-
-/** How long a peer may take to end the connection, once it was told to: milliseconds. */
-const LINGER = 2000;
 
 /** The decision at the handshake, in order: Origin, credential, authorisation. */
 function decide(waa: WAA, request: IncomingMessage, who: Requirements, origins: ReadonlySet<string>): Auth {
@@ -112,6 +118,8 @@ function decide(waa: WAA, request: IncomingMessage, who: Requirements, origins: 
 }
 
 function open<S extends Socket>(wss: SocketServer<S>, ws: S, waa: WAA, request: IncomingMessage): void {
+  // A broken frame is an `error`, upon which ws closes; without a listener it would end the process.
+  ws.on('error', () => cutOff(ws));
   const stop = waa.watch(request.auth as Auth, (error) => closeSocket(ws, error));
   // The session may have ended while the handshake was on its way.
   if (ws.readyState !== OPEN) return;
@@ -122,8 +130,15 @@ function open<S extends Socket>(wss: SocketServer<S>, ws: S, waa: WAA, request: 
 const OPEN = 1;
 
 function closeSocket(ws: Socket, error: WebauthError): void {
+  // What arrives before the peer has closed too is not from somebody who is logged in.
+  ws.removeAllListeners('message');
   // A reason is at most 123 bytes; ours are short and plain ASCII.
   ws.close(error.closeCode, `${error.code}: ${error.message}`.slice(0, 123));
+  cutOff(ws);
+}
+
+/** Ends the connection if the peer does not: ws would wait for half a minute. */
+function cutOff(ws: Socket): void {
   const cut = setTimeout(() => ws.terminate(), LINGER).unref();
   ws.once('close', () => clearTimeout(cut));
 }
@@ -189,6 +204,5 @@ function listen(server: EventEmitter): Set<Endpoint> {
 }
 
 function refuseNotFound(socket: Duplex): void {
-  socket.end('HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n');
-  socket.resume();
+  answer(socket, 'HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n');
 }

@@ -130,6 +130,7 @@ export class WLS {
    * @returns the encoded response: the value of `WLS-Response`, before it is percent-encoded.
    */
   respond(request: AuthRequest | string, overrides: Partial<AuthResponse> = {}): string {
+    checkOverrides(request, overrides);
     const address = typeof request === 'string' ? request : formatRequest(this.profile.authUrl, request);
     const asked = parseRequest(address.slice(address.indexOf('?') + 1));
     const { principal, ptags } = this.#accounts[0] as Account;
@@ -165,13 +166,25 @@ export class WLS {
 function checkOptions({ accounts, sessionLife = 1, dangerouslyActAsDevelopment }: WLSOptions): void {
   if (!isDevelopment() && !dangerouslyActAsDevelopment) {
     throw new TypeError(
-      'the development login service lets anybody log in as anybody: set NODE_ENV=development (unset, it counts as production)',
+      'the development login service lets anybody log in as anybody: set NODE_ENV=development, or test (unset, it counts as production)',
     );
   }
   if (!Number.isSafeInteger(sessionLife) || sessionLife < 1) {
     throw new TypeError('sessionLife is a whole number of seconds, at least 1');
   }
   if (accounts) checkAccounts(accounts);
+}
+
+const fields = 'ver status msg issue id url principal ptags auth sso life params kid sig'.split(' ');
+
+function checkOverrides(request: AuthRequest | string, overrides: Partial<AuthResponse>): void {
+  if (typeof request === 'string' ? !URL.canParse(request) : !request?.url) {
+    throw new TypeError(
+      'respond() takes the address that the application redirects to (the Location of its answer), or a request with a url',
+    );
+  }
+  const stray = Object.keys(overrides).find((name) => !fields.includes(name));
+  if (stray !== undefined) throw new TypeError(`a response has no field ${stray}; it has: ${fields.join(', ')}`);
 }
 
 function readKey(key: WLSOptions['key']): KeyObject {

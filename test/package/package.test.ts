@@ -78,17 +78,21 @@ describe('the tarball', () => {
     const expected = [
       ...['package.json', 'README.md', 'LICENSE', 'CHANGELOG.md', 'SECURITY.md'],
       ...['keys/README.md', 'keys/2.pem', 'keys/901.pem'],
+      ...files('docs').map((name) => `docs/${name}`),
+      ...files('examples').map((name) => `examples/${name}`),
       ...sources().flatMap((name) => [`dist/${name}.js`, `dist/${name}.d.ts`]),
     ];
     expect([...packed].sort()).toEqual(expected.sort());
   });
 
+  function files(folder: string): string[] {
+    const names = readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' });
+    return names.filter((name) => /\.\w+$/.test(name)).map((name) => name.replaceAll('\\', '/'));
+  }
+
   /** The source files, without their ending. */
   function sources(): string[] {
-    const names = readdirSync(join(root, 'src'), { recursive: true, encoding: 'utf8' });
-    return names
-      .filter((name) => name.endsWith('.ts'))
-      .map((name) => name.replaceAll('\\', '/').slice(0, -'.ts'.length));
+    return files('src').map((name) => name.slice(0, -'.ts'.length));
   }
 
   it('is what publint wants it to be', async () => {
