@@ -140,7 +140,7 @@ function codeBlocks(document: string, language: string): string[] {
 
 describe("the README's code", () => {
   const blocks = codeBlocks('README.md', 'ts');
-  const [quickStart = '', ownService = '', byYourself = ''] = blocks;
+  const [quickStart = '', ownService = '', byYourself = '', inTests = ''] = blocks;
   let folder: string;
 
   // An application of somebody else's, in which the package is installed.
@@ -165,8 +165,8 @@ describe("the README's code", () => {
 
   afterAll(() => rmSync(folder, { recursive: true }));
 
-  it('is three blocks, and the quick start is at most fifteen lines', () => {
-    expect(blocks).toHaveLength(3);
+  it('is four blocks, and the quick start is at most fifteen lines', () => {
+    expect(blocks).toHaveLength(4);
     expect(
       quickStart
         .trim()
@@ -182,6 +182,10 @@ describe("the README's code", () => {
       join(folder, 'by-yourself.ts'),
       `declare const token: string, encoded: string;\n${byYourself}console.log(location, principal);`,
     );
+    writeFileSync(
+      join(folder, 'in-tests.ts'),
+      `import { createWLS } from 'ucam-webauth/wls';\nconst wls = createWLS();\n${inTests}console.log(page);`,
+    );
     const tsc = join(root, 'node_modules/typescript/bin/tsc');
     expect(await runNode([tsc, '-p', folder])).toEqual({ status: 0, stdout: '', stderr: '' });
     // It would have found a mistake.
@@ -190,13 +194,28 @@ describe("the README's code", () => {
     rmSync(join(folder, 'mistake.ts'));
   });
 
-  it('runs, with the login service of its own that it describes', async () => {
-    const [port, wlsPort] = (await freePorts(2)) as [number, number];
+  /** The quick start with the login service of its own. */
+  function withOwnService(port: number, wlsPort: number, more = ''): string {
     const [imported = '', made = ''] = ownService.split('\n\n');
-    const program = (imported + quickStart)
+    return (imported + quickStart + more)
       .replace(/^const waa = .*\n/m, made)
       .replaceAll('3000', `${port}`)
       .replaceAll('8711', `${wlsPort}`);
+  }
+
+  it('tests an application as it says', async () => {
+    const [port, wlsPort] = (await freePorts(2)) as [number, number];
+    const file = join(folder, 'tested.ts');
+    const whenListening = "await new Promise((resolve) => server.once('listening', resolve));\n";
+    const end = 'console.log(await page.text());\nprocess.exit();\n';
+    writeFileSync(file, withOwnService(port, wlsPort, whenListening + inTests + end));
+    const { stdout, stderr } = await runNode(['--import', 'tsx', file], { env: { NODE_ENV: 'test' } });
+    expect([stdout, stderr]).toEqual(['Hello, abc12.\n', '']);
+  });
+
+  it('runs, with the login service of its own that it describes', async () => {
+    const [port, wlsPort] = (await freePorts(2)) as [number, number];
+    const program = withOwnService(port, wlsPort);
     expect(program).toContain(`baseUrl: 'http://localhost:${port}', wls: wls.profile`);
     const file = join(folder, 'running.ts');
     writeFileSync(file, `${program}\nserver.once('listening', () => console.log('Listening'));\n`);
@@ -215,7 +234,7 @@ describe("the README's code", () => {
     writeFileSync(file, quickStart);
     const { status, stderr } = await runNode(['--import', 'tsx', file], { env: { UCAM_WEBAUTH_SECRET: undefined } });
     expect(status).not.toBe(0);
-    expect(stderr).toMatch(/TypeError: there is no secret.*openssl rand -hex 32/);
+    expect(stderr).toMatch(/TypeError: secret is missing.*openssl rand -hex 32/);
   });
 });
 
@@ -261,7 +280,7 @@ describe.each(['README.md', 'SECURITY.md', 'CHANGELOG.md', 'keys/README.md', 'do
 
   it('names files that exist', () => {
     // A name in code, with an ending of ours. What a user makes or fetches is not ours.
-    const theirs = ['pubkey2.crt', 'pubkey901.crt'];
+    const theirs = ['pubkey2.crt', 'pubkey901.crt', 'server.ts', 'private.pem'];
     const code = [...text.matchAll(/`([^`\n]+)`/g), ...text.matchAll(/^```\w*\n(.*?)^```$/gms)].map(
       ([, inner]) => inner as string,
     );

@@ -91,9 +91,12 @@ async function loadPackages() {
 
 function explain(error: NodeJS.ErrnoException & { port?: number }): Error {
   if (error.code !== 'EADDRINUSE') return error;
+  const others = 'give other ports with --port and --wls-port (0 takes a free one)';
   return new Error(
-    `port ${error.port} is in use, perhaps by an earlier demonstration: end that, or give other ports with --port and --wls-port (0 takes a free one)`,
-    { cause: error },
+    `port ${error.port} is in use: end what listens there, perhaps an earlier demonstration, or ${others}`,
+    {
+      cause: error,
+    },
   );
 }
 
