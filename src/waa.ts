@@ -84,6 +84,7 @@ export class WAA {
   readonly #lifetimes: Lifetimes;
   #mark: string | undefined;
   #retry: NodeJS.Timeout | undefined;
+  #closed = false;
   /** Resolves when the store was asked for the first time; until it answers, sessions are ERR_STORE_UNAVAILABLE. */
   readonly ready: Promise<void>;
 
@@ -124,7 +125,7 @@ export class WAA {
 
   /**
    * Where to send the browser to log in, and the nonce that it has to keep in the login cookie.
-   * @param returnTo path and query on this origin to come back to; `/` if it is anything else.
+   * @param returnTo path and query on this origin to come back to; the application's own path if it is anything else.
    * @param nonce what the login cookie holds already: tabs share it.
    */
   startLogin(returnTo: string, nonce?: string): { readonly location: string; readonly nonce: string } {
@@ -169,9 +170,7 @@ export class WAA {
    */
   openSession(cookie: string | undefined): Auth {
     if (cookie === undefined) throw new SessionError('ERR_SESSION_MISSING', 'nobody is logged in');
-    if (this.#mark === undefined) {
-      throw new SessionError('ERR_STORE_UNAVAILABLE', 'the store of sessions cannot be reached: try again in a moment');
-    }
+    if (this.#mark === undefined) throw storeAway();
     const session = openSession(this.#sessions, cookie);
     if (session.mark !== this.#mark || session.wls !== this.wls.name) throw revoked();
     const auth = describe(session, this.#lifetimes.maxLife);
@@ -221,9 +220,9 @@ export class WAA {
     return error;
   }
 
-  /** The path if it is one on this origin of at most 2 KB, else `/`. */
+  /** The path if it is one on this origin of at most 2 KB, else that of the application. */
   safeReturn(path: string): string {
-    return path.length <= MAX_RETURN && returnShape.test(path) ? path : '/';
+    return path.length <= MAX_RETURN && returnShape.test(path) ? path : this.routes.home;
   }
 
   /** Reports a refusal: loudly where something is wrong, quietly where somebody is merely not logged in. */
@@ -248,6 +247,7 @@ export class WAA {
 
   /** Stops watching. A store that was given stays open. */
   async close(): Promise<void> {
+    this.#closed = true;
     this.#live.stop();
     clearTimeout(this.#retry);
     // One that was given may serve others too.
@@ -260,7 +260,7 @@ export class WAA {
       this.#mark = await this.#store.mark();
     } catch (error) {
       this.log('error', 'start', `the store cannot be reached: ${(error as Error).message}`);
-      this.#retry = setTimeout(() => this.#start(), RETRY_AFTER).unref();
+      if (!this.#closed) this.#retry = setTimeout(() => this.#start(), RETRY_AFTER).unref();
     }
   }
 
@@ -314,7 +314,9 @@ export class WAA {
   }
 
   async #startSession(response: VerifiedResponse, replaced: Auth | undefined): Promise<Omit<Login, 'returnTo'>> {
-    const session = this.#newSession(response, await this.#store.mark());
+    await this.ready;
+    if (this.#mark === undefined) throw storeAway();
+    const session = this.#newSession(response, this.#mark);
     const auth = describe(session, this.#lifetimes.maxLife);
     if (auth.expires.getTime() <= this.#now().getTime()) {
       throw new SessionError(
@@ -387,6 +389,10 @@ function cookiesBlocked(): VerificationError {
     'ERR_COOKIES_BLOCKED',
     'the browser did not bring back the cookie of this login: cookies are blocked, or the login was finished in another tab, or it took over half an hour',
   );
+}
+
+function storeAway(): SessionError {
+  return new SessionError('ERR_STORE_UNAVAILABLE', 'the store of sessions cannot be reached: try again in a moment');
 }
 
 function notThisAttempt(): VerificationError {

@@ -781,6 +781,8 @@ describe.each([
       const done = await browser.get(`/private${browser.callback(location)}`);
       expect([done.status, done.location]).toEqual([303, `${base}/private`]);
       expect((await browser.get('/private')).text).toBe('private to test0001');
+      // What is no path leads to the application, and not to what else is on the host.
+      expect((await browser.get('/private/webauth/login?return=//x')).location).toBe(`${base}/private/`);
     });
   });
 

@@ -537,9 +537,9 @@ describe('a session', () => {
       const store = new MemoryStore({ now });
       const list = vi.spyOn(store, 'list').mockRejectedValueOnce(new Error('no route'));
       const waa = makeWAA({ store });
-      const { cookie, auth } = await logIn(waa);
-      expect(() => waa.openSession(cookie)).toThrow(expect.objectContaining({ code: 'ERR_STORE_UNAVAILABLE' }));
+      expect(await refusal(logIn(waa))).toMatchObject({ code: 'ERR_STORE_UNAVAILABLE', status: 503 });
       await vi.advanceTimersByTimeAsync(1000);
+      const { cookie, auth } = await logIn(waa);
       expect(waa.openSession(cookie)).toEqual(auth);
       expect(list).toHaveBeenCalledTimes(2);
     } finally {

@@ -149,7 +149,7 @@ class Glue {
   }
 
   #login(request: IncomingMessage, response: ServerResponse): void {
-    const returnTo = new URLSearchParams(requestTarget(request).query).get('return') ?? '/';
+    const returnTo = new URLSearchParams(requestTarget(request).query).get('return') ?? '';
     if (request.auth) redirect(response, this.#waa.origin + this.#waa.safeReturn(returnTo));
     else this.#redirectToLogin(returnTo, request, response);
   }
@@ -218,7 +218,7 @@ class Glue {
     }
     const { referer } = request.headers;
     const from = referer !== undefined && URL.canParse(referer) ? new URL(referer) : undefined;
-    return from?.origin === this.#waa.origin ? from.pathname + from.search : '/';
+    return from?.origin === this.#waa.origin ? from.pathname + from.search : '';
   }
 }
 

@@ -80,7 +80,7 @@ function links(waa: WAA, error: WebauthError): Html {
       <a class="button" href="${waa.routes.logout}">Log out</a></p>`;
   }
   const label = error instanceof SessionError ? 'Log in' : 'Try again';
-  return html`<p><a class="button main" href="${error.loginUrl ?? waa.loginUrl('/')}">${label}</a></p>`;
+  return html`<p><a class="button main" href="${error.loginUrl ?? waa.loginUrl('')}">${label}</a></p>`;
 }
 
 function sendFailureData(error: WebauthError, response: ServerResponse): void {
@@ -111,5 +111,5 @@ function loggedOut(waa: WAA): Html {
       here without asking. On a shared computer log out there too, or the next person can enter as you.</p>
       <p><a class="button main" href="${logoutUrl}">Log out of the login service too</a></p>`
     }
-    <p><a class="button" href="${waa.loginUrl('/')}">Log in again</a></p>`;
+    <p><a class="button" href="${waa.loginUrl('')}">Log in again</a></p>`;
 }
