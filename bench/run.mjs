@@ -45,6 +45,8 @@ const malformed = {
   'a broken signature': encoded.replace(/_$/, '='),
   'a broken escape at the end of 8 KB': `3!200!${'%25'.repeat(2600)}%${'!'.repeat(11)}`,
   '8 KB of separators': '3!'.repeat(4096),
+  // Runs of one sign are what careless regular expressions take quadratic time over.
+  '8 KB of padding': `3!410!!20130704T122413Z!a!b!!!!!!!1!${'_'.repeat(8000)}a`,
   'a megabyte': '3!200!'.padEnd(1 << 20, 'A'),
 };
 
