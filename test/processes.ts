@@ -206,7 +206,8 @@ export class Browser {
       const [, name, value] = /^([^=]*)=([^;]*)/.exec(cookie) as unknown as [string, string, string];
       if (value === '') this.#cookies.delete(name);
       else this.#cookies.set(name, value);
-      this.secrets.add(value);
+      // The marker of a login just made says nothing but 1.
+      if (name !== 'webauth-done') this.secrets.add(value);
     }
     const { location = '' } = headers;
     const query = URL.canParse(location) ? new URL(location).searchParams : new URLSearchParams();
