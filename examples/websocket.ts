@@ -33,7 +33,7 @@ wss.on('connection', (socket, request) => socket.send(`Hello, ${request.auth?.pr
 
 // With anything else that takes a request and a socket: here, whatever is not for the above.
 server.on('upgrade', async (request, socket) => {
-  if (request.url === '/live') return;
+  if (request.url?.split('?')[0] === '/live') return;
   try {
     const { principal } = await authenticateUpgrade(waa, request);
     socket.end(

@@ -1,7 +1,7 @@
 // Installs what package-lock.json names, if that changed since the last time, and builds dist/, if a source did.
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -30,6 +30,8 @@ if (
 ) {
   rmSync(at('dist'), { recursive: true, force: true });
   run(process.execPath, at('node_modules', 'typescript', 'bin', 'tsc'), '-p', 'tsconfig.build.json');
+  // npx makes a command executable when it first links it, and not again.
+  chmodSync(at('dist', 'cli', 'main.js'), 0o755);
   writeFileSync(built, '');
 }
 
@@ -44,10 +46,8 @@ function read(path) {
   return existsSync(path) ? readFileSync(path, 'utf8') : undefined;
 }
 
+/** When the newest of these was changed; a folder is, when something in it is added or deleted. */
 function newest(paths) {
-  return Math.max(
-    ...paths.map((path) =>
-      statSync(path).isDirectory() ? newest(readdirSync(path).map((name) => join(path, name))) : statSync(path).mtimeMs,
-    ),
-  );
+  const below = (path) => (statSync(path).isDirectory() ? readdirSync(path).map((name) => join(path, name)) : []);
+  return Math.max(...paths.map((path) => Math.max(statSync(path).mtimeMs, newest(below(path)))));
 }

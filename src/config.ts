@@ -59,7 +59,7 @@ export function checkConfig(config: Config): void {
   const development = isDevelopment() || config.dangerouslyActAsDevelopment === true;
   checkBaseUrl(config.baseUrl, development);
   checkSecret(config.secret, development);
-  checkProfile(config.wls ?? raven, development);
+  checkProfile(config.wls ?? raven, config.desc, development);
 }
 
 /** What an option's value has to be, and the words for it. */
@@ -94,7 +94,7 @@ const rules: { readonly [K in keyof Required<Config>]: Rule } = {
   baseUrl: text,
   secret: [(value) => [value].flat().every(isSecret), `${needsSecret()}, or a list of such`],
   wls: object,
-  store: object,
+  store: [isStore, 'has the methods of a Store'],
   log: callable,
   callbackPath: [
     (value) => isPath(value) && value !== '/webauth/login' && value !== '/webauth/logout',
@@ -144,13 +144,15 @@ function checkSecret(secret: Config['secret'], development: boolean): void {
   );
 }
 
-function checkProfile(wls: Profile, development: boolean): void {
-  const { name, authUrl, logoutUrl = authUrl, keys } = wls;
-  if (!isText(name) || !isText(authUrl) || typeof keys?.get !== 'function') {
+function checkProfile(wls: Profile, desc: string | undefined, development: boolean): void {
+  const { name, authUrl, logoutUrl = authUrl, keys, oldVersionPtags, requirePtags } = wls;
+  const lists = [oldVersionPtags, requirePtags].every((list) => texts[0](list));
+  if (!isText(name) || !isText(authUrl) || typeof keys?.get !== 'function' || !lists) {
     throw new TypeError('the option wls is a login service: { name, authUrl, keys, oldVersionPtags, requirePtags }');
   }
-  // Throws if these are no addresses to send people to.
-  for (const address of [authUrl, logoutUrl]) formatRequest(address, { url: 'https://example.org/' });
+  // Throws if these are no addresses to send people to, or `desc` cannot be sent.
+  for (const address of [authUrl, logoutUrl])
+    formatRequest(address, { url: 'https://example.org/', ...(desc && { desc }) });
   if (development) return;
   if (isLoopback(new URL(authUrl).hostname))
     throw new TypeError(`the login service is on this machine, ${onlyDevelopment}`);
@@ -162,6 +164,12 @@ function checkProfile(wls: Profile, development: boolean): void {
       );
     }
   }
+}
+
+function isStore(value: unknown): boolean {
+  const methods = ['mark', 'next', 'spend', 'put', 'get', 'take', 'delete', 'list', 'subscribe', 'close'];
+  const store = value as Record<string, unknown> | null;
+  return typeof store === 'object' && methods.every((name) => typeof store?.[name] === 'function');
 }
 
 function isSecret(value: unknown): boolean {

@@ -15,7 +15,7 @@ const status = { class: 'StatusError', status: 401, close: 4401, exit: 4 } as co
 const session = { class: 'SessionError', status: 401, close: 4401, exit: 5 } as const;
 const authorisation = { class: 'AuthorisationError', status: 403, close: 4403, exit: 6 } as const;
 
-/** Every code that this library gives: its class, HTTP status, WebSocket close code and exit status. */
+/** Every code of this library: its class, HTTP status, WebSocket close code and exit status. */
 export const errorTable = {
   ERR_RESPONSE_MALFORMED: response,
   ERR_RESPONSE_VERSION: response,
@@ -72,7 +72,7 @@ export abstract class WebauthError extends Error {
   readonly closeCode: number;
   /** The message may be shown to the person; error handlers of Express read this. */
   readonly expose = true;
-  /** Where a person can log in (again): a path of this application. Set by the Express glue. */
+  /** Where a person can log in (again): a path of this application, where one is known. */
   loginUrl?: string;
 
   constructor(code: ErrorCode, message: string) {

@@ -70,8 +70,6 @@ export class WAA {
   readonly wls: Profile;
   /** How long the login cookie is kept: seconds. */
   readonly loginTime: number = LOGIN_TIME;
-  /** How long after a login it would be a loop to need another: seconds. */
-  readonly doneTime: number = DONE_TIME;
 
   readonly #config: Config;
   readonly #now: () => Date;
@@ -85,7 +83,7 @@ export class WAA {
   #mark: string | undefined;
   #retry: NodeJS.Timeout | undefined;
   #closed = false;
-  /** Resolves when the store was asked for the first time; until it answers, sessions are ERR_STORE_UNAVAILABLE. */
+  /** Resolves once the store has first been asked, whether or not it answered; until it does, nobody has a session. */
   readonly ready: Promise<void>;
 
   constructor(config: Config) {
@@ -146,7 +144,7 @@ export class WAA {
    * @param nonce the login cookie.
    * @param live the session that the browser has. If it has that and no login cookie any more, another tab finished
    *   first: for the same person the session goes on as it is, and nothing is used up.
-   * @throws WebauthError; its `loginUrl` leads to another try. The live session goes on then.
+   * @throws WebauthError. The live session goes on then. Where the attempt is one of ours, `loginUrl` leads to another.
    */
   async finishLogin(encoded: string, nonce: string | undefined, live?: Auth): Promise<Login> {
     const { params, kid } = parseResponse(encoded);
@@ -156,7 +154,7 @@ export class WAA {
       this.#checkBrowser(attempt, nonce, live);
       this.#refuseDemoKey(kid);
       const response = verifyResponse(encoded, { ...this.#expectations(), params });
-      if (nonce === undefined) return { auth: samePerson(response, live), cookie: undefined, returnTo };
+      if (nonce === undefined) return { auth: samePerson(response, live), cookie: undefined, doneTime: 0, returnTo };
       return { ...(await this.#startSession(response, live)), returnTo };
     } catch (error) {
       if (error instanceof WebauthError) error.loginUrl = this.loginUrl(returnTo);
@@ -196,7 +194,7 @@ export class WAA {
 
   /** Ends a session everywhere: its cookie opens no more, and its sockets close. */
   async endSession(auth: Auth): Promise<void> {
-    await this.#live.revoke(auth.sessionId, auth.expires);
+    await this.#ask(() => this.#live.revoke(auth.sessionId, auth.expires));
     this.log('info', 'logout', 'a session was ended', { principal: auth.principal });
   }
 
@@ -214,7 +212,7 @@ export class WAA {
   loginWasLost(returnTo: string): VerificationError {
     const error = new VerificationError(
       'ERR_COOKIES_BLOCKED',
-      'a login has just succeeded, and its session is not there: the browser did not keep its cookie, or the processes of this site do not share a secret and a store',
+      'a login has just succeeded, and its session is not there: the browser did not keep its cookie, or the application was restarted, or its processes do not share a secret and a store',
     );
     error.loginUrl = this.loginUrl(returnTo);
     return error;
@@ -227,7 +225,7 @@ export class WAA {
 
   /** Reports a refusal: loudly where something is wrong, quietly where somebody is merely not logged in. */
   refused(error: WebauthError): void {
-    const quiet = error instanceof SessionError && error.code !== 'ERR_SESSION_INVALID';
+    const quiet = error instanceof SessionError && error.status === 401 && error.code !== 'ERR_SESSION_INVALID';
     this.log(quiet ? 'debug' : 'warn', 'refused', error.message, { code: error.code });
   }
 
@@ -245,12 +243,11 @@ export class WAA {
     }
   }
 
-  /** Stops watching. A store that was given stays open. */
+  /** Stops watching. A store that was given stays open: it may serve others too. */
   async close(): Promise<void> {
     this.#closed = true;
     this.#live.stop();
     clearTimeout(this.#retry);
-    // One that was given may serve others too.
     if (this.#config.store === undefined) await this.#store.close();
   }
 
@@ -258,9 +255,20 @@ export class WAA {
     try {
       await this.#live.start();
       this.#mark = await this.#store.mark();
+      if (this.#closed) this.#live.stop();
     } catch (error) {
       this.log('error', 'start', `the store cannot be reached: ${(error as Error).message}`);
       if (!this.#closed) this.#retry = setTimeout(() => this.#start(), RETRY_AFTER).unref();
+    }
+  }
+
+  /** Whatever fails in a store is told to the log, and to nobody else. */
+  async #ask<T>(work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (error) {
+      this.log('error', 'refused', `the store failed: ${(error as Error).message}`, { code: 'ERR_STORE_UNAVAILABLE' });
+      throw storeAway();
     }
   }
 
@@ -303,7 +311,7 @@ export class WAA {
     return { keys, oldVersionPtags, url: this.#callbackUrl, now: this.#now(), responseTimeout, clockSkew };
   }
 
-  /** Looked at start-up, and here again, since keys can be added while the application runs. */
+  /** Looked at when starting, and here again, since keys can be added while the application runs. */
   #refuseDemoKey(kid: string): void {
     const key = this.wls.keys.get(kid);
     if (key === undefined || !isDemoKey(key) || isDevelopment() || this.#config.dangerouslyActAsDevelopment) return;
@@ -326,9 +334,10 @@ export class WAA {
     }
     await this.#spend(response);
     await this.#config.onLogin?.(auth, response);
-    if (replaced) await this.#live.revoke(replaced.sessionId, replaced.expires);
+    if (replaced) await this.#ask(() => this.#live.revoke(replaced.sessionId, replaced.expires));
     this.log('info', 'login', 'somebody logged in', { principal: auth.principal });
-    return { auth, cookie: sealSession(this.#sessions, session) };
+    const doneTime = Math.min(DONE_TIME, Math.floor((auth.expires.getTime() - this.#now().getTime()) / 1000));
+    return { auth, cookie: sealSession(this.#sessions, session), doneTime };
   }
 
   #newSession(response: VerifiedResponse, mark: string): Session {
@@ -344,7 +353,8 @@ export class WAA {
     const key = hash(JSON.stringify(['response', this.wls.name, issue.getTime(), id]));
     const { responseTimeout, clockSkew } = this.#expectations();
     const memory = Math.max(REPLAY_MEMORY, 2 * (responseTimeout + clockSkew));
-    if (await this.#store.spend(key, new Date(this.#now().getTime() + memory * 1000))) return;
+    const expires = new Date(this.#now().getTime() + memory * 1000);
+    if (await this.#ask(() => this.#store.spend(key, expires))) return;
     throw new VerificationError('ERR_RESPONSE_REPLAYED', 'this response was used before; log in again');
   }
 }
@@ -354,6 +364,8 @@ export interface Login {
   readonly auth: Auth;
   /** What to set as session cookie; undefined where the one that the browser has goes on. */
   readonly cookie: string | undefined;
+  /** How long it would be a loop to need another login: seconds. */
+  readonly doneTime: number;
   /** The path to go to. */
   readonly returnTo: string;
 }

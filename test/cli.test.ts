@@ -54,7 +54,7 @@ function expectSentence({ status, stderr }: Result, expected: number, sentence: 
 
 /** The lines that say of a check whether it holds, as `name: verdict`. */
 function verdicts(stdout: string): string[] {
-  const lines = [...stdout.matchAll(/^(holds|DOES NOT|not asked) +([\w, ]+):/gm)];
+  const lines = [...stdout.matchAll(/^(holds|FAILS|not asked) +([\w, ]+):/gm)];
   return lines.map(([, verdict, name]) => `${name}: ${verdict}`);
 }
 
@@ -125,14 +125,14 @@ describe.concurrent('ucam-webauth verify', () => {
       'params: not asked',
       'issue: holds',
       'sig: holds',
-      'status: DOES NOT',
+      'status: FAILS',
     ]);
   });
 
   it('finds that the genuine success of 2013 holds, and warns of its key', async () => {
     const { status, stdout } = await verify(succeeded, '--at', 'issue');
     expect(status).toBe(0);
-    expect(verdicts(stdout).filter((line) => line.endsWith('DOES NOT'))).toEqual([]);
+    expect(verdicts(stdout).filter((line) => line.endsWith('FAILS'))).toEqual([]);
     expect(stdout).toContain('principal test0001');
     expect(stdout).toMatch(/key 901, .*ITS PRIVATE HALF IS PUBLISHED/);
   });
@@ -147,35 +147,45 @@ describe.concurrent('ucam-webauth verify', () => {
   it('finds all three too old today', async () => {
     for (const { status, stdout } of await Promise.all([failed, succeeded, cancelled].map((text) => verify(text)))) {
       expect(status).toBe(unverified);
-      expect(verdicts(stdout)).toContain('issue: DOES NOT');
+      expect(verdicts(stdout)).toContain('issue: FAILS');
       expect(verdicts(stdout)).toContain('sig: holds');
       expect(stdout).toContain('ERR_ISSUE_STALE');
     }
   });
 
+  it('does not say of an unsigned failure that somebody signed it', async () => {
+    const { status, stdout } = await verify('1!410!!20050317T151628Z!x!http://a.example/!!!!!!!', '--at', 'issue');
+    expect(status).toBe(4);
+    expect(stdout).toContain('sig: it is not signed, so anybody can have written it');
+    expect(stdout).toContain('kid: it names no key');
+    expect(verdicts(stdout)).not.toContain('sig: holds');
+    expect(verdicts(stdout)).not.toContain('kid: holds');
+    expect(verdicts(stdout)).not.toContain('iact, aauth: holds');
+  });
+
   it('finds a changed one forged', async () => {
     const { status, stdout } = await verify(succeeded.replace('test0001', 'test0002'), '--at', 'issue');
     expect(status).toBe(unverified);
-    expect(verdicts(stdout)).toContain('sig: DOES NOT');
+    expect(verdicts(stdout)).toContain('sig: FAILS');
     expect(stdout).toContain('ERR_SIGNATURE_INVALID');
   });
 
   const address = 'https://demo.raven.cam.ac.uk/nonexistant';
   it.each([
     ['the instant, 30 s later', ['--at', '20130704T122443Z'], 0, 'issue: holds'],
-    ['the instant, 31 s later', ['--at', '20130704T122444Z'], unverified, 'issue: DOES NOT'],
+    ['the instant, 31 s later', ['--at', '20130704T122444Z'], unverified, 'issue: FAILS'],
     ['the instant, 5 s earlier', ['--at', '20130704T122408Z'], 0, 'issue: holds'],
-    ['the instant, 6 s earlier', ['--at', '20130704T122407Z'], unverified, 'issue: DOES NOT'],
+    ['the instant, 6 s earlier', ['--at', '20130704T122407Z'], unverified, 'issue: FAILS'],
     ['the address', ['--at', 'issue', '--url', address], 0, 'url: holds'],
-    ['another address', ['--at', 'issue', '--url', `${address}/`], unverified, 'url: DOES NOT'],
+    ['another address', ['--at', 'issue', '--url', `${address}/`], unverified, 'url: FAILS'],
     ['no params', ['--at', 'issue', '--params', ''], 0, 'params: holds'],
-    ['other params', ['--at', 'issue', '--params', 'token'], unverified, 'params: DOES NOT'],
+    ['other params', ['--at', 'issue', '--params', 'token'], unverified, 'params: FAILS'],
     ['the version', ['--at', 'issue', '--ver', '3'], 0, 'version: holds'],
-    ['another version', ['--at', 'issue', '--ver', '2'], malformed, 'version: DOES NOT'],
+    ['another version', ['--at', 'issue', '--ver', '2'], malformed, 'version: FAILS'],
     ['no interaction', ['--at', 'issue', '--iact', 'no'], 0, 'iact, aauth: holds'],
-    ['interaction', ['--at', 'issue', '--iact', 'yes'], unverified, 'iact, aauth: DOES NOT'],
+    ['interaction', ['--at', 'issue', '--iact', 'yes'], unverified, 'iact, aauth: FAILS'],
     ['an authentication type', ['--at', 'issue', '--aauth', 'x509,pwd'], 0, 'iact, aauth: holds'],
-    ['another one', ['--at', 'issue', '--aauth', 'x509'], unverified, 'iact, aauth: DOES NOT'],
+    ['another one', ['--at', 'issue', '--aauth', 'x509'], unverified, 'iact, aauth: FAILS'],
   ])('holds a response to %s', async (_, options, expected, verdict) => {
     const { status, stdout } = await verify(succeeded, ...options);
     expect(verdicts(stdout)).toContain(verdict);

@@ -389,7 +389,11 @@ describe.each([
       expect(text).toContain('ERR_COOKIES_BLOCKED');
       expect(text).toContain('href="/webauth/login?return=%2Fprivate%3Fx%3D1"');
       // A person may try again, though; and logging out is no such loss.
-      expect((await browser.get('/webauth/login?return=/private')).location.startsWith(wls.profile.authUrl)).toBe(true);
+      const clicked = await browser.get('/webauth/login?return=/private', { 'sec-fetch-user': '?1' });
+      expect(clicked.location.startsWith(wls.profile.authUrl)).toBe(true);
+      // A script may not, again and again.
+      const assigned = await browser.get('/webauth/login?return=/private', { 'sec-fetch-mode': 'navigate' });
+      expect([assigned.status, assigned.text.includes('ERR_COOKIES_BLOCKED')]).toEqual([400, true]);
       await browser.send('POST', '/webauth/logout', { origin: base });
       expect((await browser.get('/private')).status).toBe(303);
     });

@@ -228,6 +228,28 @@ describe('live sessions', () => {
     live.stop();
   });
 
+  it('forget revocations of sessions that are over anyway', async () => {
+    const { live, clock } = setUp();
+    await live.start();
+    for (let i = 0; i < 1000; i++) {
+      clock.time += 1_000;
+      await live.revoke(`session ${i}`, new Date(clock.time + 60_000));
+    }
+    expect(live.size).toBeLessThanOrEqual(121);
+    expect(live.isRevoked('session 999')).toBe(true);
+  });
+
+  it('listen once, however often they start', async () => {
+    const { live, store } = setUp();
+    const stopped = vi.fn();
+    vi.spyOn(store, 'subscribe').mockResolvedValue(stopped);
+    await live.start();
+    await live.start();
+    expect(stopped).toHaveBeenCalledTimes(1);
+    live.stop();
+    expect(stopped).toHaveBeenCalledTimes(2);
+  });
+
   it('tell when the clock has come to the end, to the second', () => {
     const { live, watch, ended, clock } = setUp();
     watch('a', 10);

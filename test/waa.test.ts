@@ -88,6 +88,11 @@ describe('configuration', () => {
     [{ ...good, maxLife: 1e15 }, 'at most those of a year'],
     [{ ...good, wls: { ...raven, logoutUrl: '/logout' } }, 'must be https'],
     [{ ...good, wls: {} }, 'the option wls is a login service'],
+    [{ ...good, wls: { ...raven, requirePtags: undefined } }, 'the option wls is a login service'],
+    [{ ...good, wls: { ...raven, requirePtags: 'current' } }, 'the option wls is a login service'],
+    [{ ...good, wls: { ...raven, oldVersionPtags: [1] } }, 'the option wls is a login service'],
+    [{ ...good, desc: 'a\nb' }, 'desc holds a control character'],
+    [{ ...good, store: {} }, 'has the methods of a Store'],
     [{ ...good, wls: { ...raven, authUrl: 'http://raven.cam.ac.uk/' } }, 'must be https'],
     [{ ...good, wls: wls.profile }, 'the login service is on this machine'],
     [{ ...good, wls: ravenDemo }, "Raven's demonstration service"],
@@ -298,7 +303,7 @@ describe('a login', () => {
 
     it('goes to its page with the session that there is; nothing is made, replaced or used up', async () => {
       const { waa, first, encoded, second } = await secondTab();
-      expect(await second).toEqual({ auth: first.auth, cookie: undefined, returnTo: '/two' });
+      expect(await second).toEqual({ auth: first.auth, cookie: undefined, doneTime: 0, returnTo: '/two' });
       expect(waa.openSession(first.cookie)).toEqual(first.auth);
       expect(await waa.finishLogin(encoded, undefined, first.auth)).toMatchObject({ cookie: undefined });
     });
@@ -383,6 +388,15 @@ describe('a login', () => {
       expect(await refusal(logIn(makeWAA(config), overrides))).toMatchObject({ code: 'ERR_SESSION_EXPIRED' });
     }
     await expect(logIn(makeWAA({ useWlsLife: false }), { life: 0 })).resolves.toBeDefined();
+  });
+
+  it('is a loop to need again for ten seconds, or as long as the session lasts', async () => {
+    const times = async (life: number) => {
+      const waa = makeWAA();
+      const { location, nonce } = waa.startLogin('/');
+      return (await waa.finishLogin(wls.respond(location, { life }), nonce)).doneTime;
+    };
+    expect([await times(36000), await times(10), await times(3)]).toEqual([10, 10, 3]);
   });
 
   it('starts a new session and ends the one that it replaces', async () => {
@@ -542,6 +556,55 @@ describe('a session', () => {
       const { cookie, auth } = await logIn(waa);
       expect(waa.openSession(cookie)).toEqual(auth);
       expect(list).toHaveBeenCalledTimes(2);
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
+  it('is ERR_STORE_UNAVAILABLE wherever the store fails later, and only the log hears why', async () => {
+    const events: LogEvent[] = [];
+    const store = new MemoryStore({ now });
+    const waa = makeWAA({ store, log: (event) => events.push(event) });
+    const first = await logIn(waa);
+    const away = () => Promise.reject(new Error('ECONNREFUSED with a password'));
+    const put = vi.spyOn(store, 'put').mockImplementation(away);
+    expect(await refusal(waa.endSession(first.auth))).toMatchObject({ code: 'ERR_STORE_UNAVAILABLE', status: 503 });
+    const again = waa.startLogin('/');
+    const replacing = waa.finishLogin(wls.respond(again.location), again.nonce, first.auth);
+    expect(await refusal(replacing)).toMatchObject({ code: 'ERR_STORE_UNAVAILABLE' });
+    put.mockRestore();
+    vi.spyOn(store, 'spend').mockImplementation(away);
+    const error = await refusal(logIn(waa));
+    expect(error).toMatchObject({ code: 'ERR_STORE_UNAVAILABLE' });
+    expect(String(error)).not.toContain('password');
+    const told = events.filter(({ level }) => level === 'error');
+    expect(told).toHaveLength(3);
+    for (const event of told)
+      expect(event).toMatchObject({ code: 'ERR_STORE_UNAVAILABLE', message: expect.stringContaining('ECONNREFUSED') });
+  });
+
+  it('of a WAA that was closed while it started is not listened for', async () => {
+    const store = new MemoryStore({ now });
+    const stopped = vi.fn();
+    vi.spyOn(store, 'subscribe').mockImplementation(async () => stopped);
+    const waa = makeWAA({ store });
+    await waa.close();
+    await waa.ready;
+    expect(stopped).toHaveBeenCalled();
+  });
+
+  it('is not tried again after close()', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    try {
+      const store = new MemoryStore({ now });
+      const mark = vi.spyOn(store, 'mark').mockRejectedValue(new Error('no route'));
+      const [before, during] = [makeWAA({ store }), makeWAA({ store })];
+      await during.close();
+      await Promise.all([before.ready, during.ready]);
+      await before.close();
+      mark.mockClear();
+      await vi.advanceTimersByTimeAsync(5000);
+      expect(mark).not.toHaveBeenCalled();
     } finally {
       vi.useRealTimers();
     }

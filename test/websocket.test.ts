@@ -6,6 +6,7 @@ import { WebSocket, WebSocketServer } from 'ws';
 import type { Config, LogEvent } from '../src/config.js';
 import { WebauthError } from '../src/errors.js';
 import type { AuthResponse } from '../src/response.js';
+import { MemoryStore } from '../src/session/memory.js';
 import type { Auth } from '../src/session/session.js';
 import { createWAA, type WAA } from '../src/waa.js';
 import { type AcceptOptions, acceptUpgrades, authenticateUpgrade, refuseUpgrade } from '../src/websocket/index.js';
@@ -234,6 +235,30 @@ describe('acceptUpgrades', () => {
     expect(response.statusCode).toBe(418);
     expect(handler).toHaveBeenCalledTimes(1);
     server.removeListener('upgrade', server.listeners('upgrade').at(-1) as () => void);
+  });
+
+  it('gives the application no socket whose session ended while the handshake was on its way', async () => {
+    const slow = new WebSocketServer({
+      noServer: true,
+      verifyClient: (_info: unknown, done: (fine: boolean) => void) =>
+        void waa.endSession(login.auth).then(() => done(true)),
+    });
+    accept({}, slow);
+    const login = await logIn();
+    const connected = vi.fn();
+    slow.on('connection', connected);
+    const client = new WebSocket(origin.replace('http', 'ws'), { headers: headers(login.cookie) });
+    expect((await once(client, 'close'))[0]).toBe(4401);
+    expect(connected).not.toHaveBeenCalled();
+  });
+
+  it('answers 503 while the store is away', async () => {
+    const { cookie } = await logIn();
+    waa = makeWAA({
+      store: Object.assign(new MemoryStore({ now }), { mark: () => Promise.reject(new Error('no route')) }),
+    });
+    accept();
+    expect(await refused('/', headers(cookie))).toMatchObject({ status: 503, code: 'ERR_STORE_UNAVAILABLE' });
   });
 
   it('stops when told to', async () => {

@@ -609,6 +609,7 @@ describe('respond', () => {
       expect(() => wls.respond(odd as never), `${odd}`).toThrow('respond() takes the address');
     }
     expect(() => wls.respond({ url: home }, { principle: 'x' } as never)).toThrow('a response has no field principle');
+    expect(() => createWLS({ sesionLife: 3 } as never)).toThrow('createWLS has no option sesionLife');
     expect(() => wls.respond(`${wls.profile.authUrl}?ver=3`)).toThrow('url is missing');
   });
 });

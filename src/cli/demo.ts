@@ -8,12 +8,11 @@ import { createWAA } from '../waa.js';
 import { acceptUpgrades } from '../websocket/index.js';
 import { createWLS } from '../wls/index.js';
 import { homePage, membersPage, notFoundPage, type Seen, script, welcomePage } from './demo-pages.js';
-import { type Call, printable, readPort } from './usage.js';
-import { interrupted } from './wls.js';
+import { type Call, interrupted, printable, readPort } from './usage.js';
 
 /** Runs a demonstration application with a login service of its own until it is told to stop. */
 export async function demo({ options }: Call): Promise<number> {
-  process.env['NODE_ENV'] ??= 'development';
+  process.env['NODE_ENV'] ||= 'development';
   const told = interrupted();
   const running = await startDemo(readPort(options.port, 8710), readPort(options['wls-port'], 8711));
   console.log(`\n  Open ${running.url}/ in a browser (end this with Ctrl-C).\n`);

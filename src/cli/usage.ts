@@ -34,3 +34,10 @@ export function readPort(text: string | undefined, otherwise: number): number {
 export function printable(text: string): string {
   return text.replace(/\p{C}/gu, (char) => `\\u{${(char.codePointAt(0) as number).toString(16)}}`);
 }
+
+/** Resolves when the process is asked to end. Called before anything is printed: whoever reads that may ask at once. */
+export function interrupted(): Promise<void> {
+  return new Promise((resolve) => {
+    for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => resolve());
+  });
+}

@@ -1,10 +1,10 @@
 import { readFileSync } from 'node:fs';
 import { createWLS } from '../wls/index.js';
-import { type Call, readPort } from './usage.js';
+import { type Call, interrupted, readPort } from './usage.js';
 
 /** Runs the development login service until it is told to stop. */
 export async function wls({ options }: Call): Promise<number> {
-  process.env['NODE_ENV'] ??= 'development';
+  process.env['NODE_ENV'] ||= 'development';
   const told = interrupted();
   const service = createWLS(options.key === undefined ? {} : { key: readFileSync(options.key, 'utf8') });
   await service.listen(readPort(options.port, 8711));
@@ -20,11 +20,4 @@ ${profile.keys.get(kid)?.key.export({ type: 'spki', format: 'pem' })}`);
   await told;
   await service.close();
   return 0;
-}
-
-/** Resolves when the process is asked to end. Called before anything is printed: whoever reads that may ask at once. */
-export function interrupted(): Promise<void> {
-  return new Promise((resolve) => {
-    for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => resolve());
-  });
 }

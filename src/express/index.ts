@@ -76,7 +76,7 @@ class Glue {
     if (methods === undefined) return next();
     const route = Object.hasOwn(methods, request.method ?? '') ? methods[request.method as string] : undefined;
     if (route === undefined) return refuseMethod(response, Object.keys(methods));
-    this.#run(route, request, response, next).catch(next);
+    this.#run(route, request, response, next);
   }
 
   require(requirements: Requirements, request: IncomingMessage, response: ServerResponse, next: Next): void {
@@ -116,19 +116,11 @@ class Glue {
     const returnTo = this.#returnPath(request);
     // Of a cookie that we did not make, people are told: to send them to log in, again and again, would hide it.
     const canLogIn = problem.status === 401 && problem.code !== 'ERR_SESSION_INVALID';
-    if (canLogIn && isNavigation(request)) return this.#sendToLogin(returnTo, request, response, next);
+    if (canLogIn && isNavigation(request)) {
+      return this.#run((...at) => this.#redirectToLogin(returnTo, ...at), request, response, next);
+    }
     problem.loginUrl = this.#waa.loginUrl(returnTo);
     this.#fail(problem, response, next);
-  }
-
-  /** Unless a login has just succeeded: to go on would be going round and round. */
-  #sendToLogin(returnTo: string, request: IncomingMessage, response: ServerResponse, next: Next): void {
-    try {
-      if (this.#cookie(request, this.#waa.cookies.done) !== undefined) throw this.#waa.loginWasLost(returnTo);
-      this.#redirectToLogin(returnTo, request, response);
-    } catch (error) {
-      this.#fail(error, response, next);
-    }
   }
 
   #redirectToLogin(returnTo: string, request: IncomingMessage, response: ServerResponse): void {
@@ -141,8 +133,9 @@ class Glue {
       this.#waa.log('info', 'login started', `asked for under another name than that of baseUrl, ${this.#host}`);
       return redirect(response, `${origin}${this.#waa.loginUrl(returnTo)}&moved=1`);
     }
-    // A redirect from another name of this host, and so no click of a person's.
-    if (moved && this.#cookie(request, cookies.done) !== undefined) throw this.#waa.loginWasLost(returnTo);
+    // A login has just succeeded: unless a person asks for another, by a click, this would go round and round.
+    const clicked = request.headers['sec-fetch-user'] === '?1' && requestTarget(request).path === routes.login;
+    if (!clicked && this.#cookie(request, cookies.done) !== undefined) throw this.#waa.loginWasLost(returnTo);
     const { location, nonce } = this.#waa.startLogin(returnTo, this.#cookie(request, cookies.login));
     this.#setCookie(response, cookies.login, nonce, this.#waa.loginTime);
     redirect(response, location);
@@ -161,7 +154,7 @@ class Glue {
     if (login.cookie !== undefined) {
       this.#setCookie(response, cookies.session, login.cookie);
       this.#setCookie(response, cookies.login, '', 0);
-      this.#setCookie(response, cookies.done, '1', this.#waa.doneTime);
+      this.#setCookie(response, cookies.done, '1', login.doneTime);
     }
     redirect(response, origin + login.returnTo);
   }
@@ -182,12 +175,9 @@ class Glue {
     redirect(response, origin + routes.logout);
   }
 
-  async #run(route: Route, request: IncomingMessage, response: ServerResponse, next: Next): Promise<void> {
-    try {
-      await route(request, response);
-    } catch (error) {
-      this.#fail(error, response, next);
-    }
+  #run(route: Route, request: IncomingMessage, response: ServerResponse, next: Next): void {
+    const done = (async () => route(request, response))();
+    done.catch((error) => this.#fail(error, response, next)).catch(next);
   }
 
   #fail(error: unknown, response: ServerResponse, next: Next): void {

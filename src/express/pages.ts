@@ -44,7 +44,7 @@ const advice: { readonly [code in ErrorCode]?: readonly [heading: string, advice
   ERR_STORE_UNAVAILABLE: ['Please try again in a moment', 'This site cannot look up sessions just now.'],
   ERR_COOKIES_BLOCKED: [
     'Your login could not be matched to your browser',
-    'Allow cookies for this site, or, if you finished logging in in another tab or took over half an hour, just try again.',
+    'Allow cookies for this site. If you finished logging in in another tab, or took over half an hour, just try again.',
   ],
   ERR_RESPONSE_REPLAYED: ['This login was used already', 'That happens after going back or reloading. Try again.'],
   ERR_ISSUE_STALE: [

@@ -42,6 +42,11 @@ export class LiveSessions {
     for (const entry of await this.#store.list(PREFIX)) this.#learn(entry);
   }
 
+  /** How many revocations it knows just now. */
+  get size(): number {
+    return this.#revoked.size;
+  }
+
   isRevoked(id: string): boolean {
     return this.#revoked.size > 0 && this.#revoked.has(id);
   }

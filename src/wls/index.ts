@@ -55,7 +55,7 @@ export class WLS {
   #answers = 0;
 
   constructor(options: WLSOptions) {
-    checkOptions(options);
+    checkWLS(options);
     this.#accounts = options.accounts ?? defaultAccounts;
     this.#sessionLife = options.sessionLife ?? 36000;
     this.#now = options.now ?? (() => new Date());
@@ -163,7 +163,21 @@ export class WLS {
   }
 }
 
-function checkOptions({ accounts, sessionLife = 1, dangerouslyActAsDevelopment }: WLSOptions): void {
+const known = [
+  'accounts',
+  'key',
+  'kid',
+  'sessionLife',
+  'log',
+  'now',
+  'dangerouslyActAsDevelopment',
+  'dangerouslyListenBeyondLoopback',
+];
+
+function checkWLS(options: WLSOptions): void {
+  const { accounts, sessionLife = 1, dangerouslyActAsDevelopment } = options;
+  const stray = Object.keys(options).find((name) => !known.includes(name));
+  if (stray !== undefined) throw new TypeError(`createWLS has no option ${stray}; it has: ${known.join(', ')}`);
   if (!isDevelopment() && !dangerouslyActAsDevelopment) {
     throw new TypeError(
       'the development login service lets anybody log in as anybody: set NODE_ENV=development, or test (unset, it counts as production)',
