@@ -125,16 +125,17 @@ class Glue {
 
   #redirectToLogin(returnTo: string, request: IncomingMessage, response: ServerResponse): void {
     const { origin, routes, cookies } = this.#waa;
+    const { path, query } = requestTarget(request);
+    const asked = path === routes.login;
     // The cookie of this login has to be set where the login service sends people back to. `moved` ends it there: a
     // proxy may rewrite Host on the way to us.
-    const moved =
-      requestTarget(request).path === routes.login && /(?:^|&)moved=1(?:&|$)/.test(requestTarget(request).query);
+    const moved = asked && /(?:^|&)moved=1(?:&|$)/.test(query);
     if (request.headers.host !== this.#host && !moved) {
       this.#waa.log('info', 'login started', `asked for under another name than that of baseUrl, ${this.#host}`);
       return redirect(response, `${origin}${this.#waa.loginUrl(returnTo)}&moved=1`);
     }
     // A login has just succeeded: unless a person asks for another, by a click, this would go round and round.
-    const clicked = request.headers['sec-fetch-user'] === '?1' && requestTarget(request).path === routes.login;
+    const clicked = asked && request.headers['sec-fetch-user'] === '?1';
     if (!clicked && this.#cookie(request, cookies.done) !== undefined) throw this.#waa.loginWasLost(returnTo);
     const { location, nonce } = this.#waa.startLogin(returnTo, this.#cookie(request, cookies.login));
     this.#setCookie(response, cookies.login, nonce, this.#waa.loginTime);
