@@ -71,9 +71,16 @@ export function wantsPage({ headers }: IncomingMessage): boolean {
 
 /** Names compared as cookie-parser splits them: at `;`, up to the first `=`, without blanks and tabs around. */
 function countCookies(header: string, name: string): number {
-  return header.split(';').filter((pair) => pair.includes('=') && nameOf(pair) === name).length;
+  return header.split(';').filter((pair) => isNamed(pair, name)).length;
 }
 
-function nameOf(pair: string): string {
-  return (pair.split('=', 1)[0] as string).replace(/^[ \t]+/, '').replace(/[ \t]+$/, '');
+function isNamed(pair: string, name: string): boolean {
+  const equals = pair.indexOf('=');
+  const at = pair.indexOf(name);
+  return at >= 0 && equals >= at + name.length && isBlank(pair, 0, at) && isBlank(pair, at + name.length, equals);
+}
+
+// Anchored at its beginning: to trim with an expression for the end takes quadratic time over a run of blanks.
+function isBlank(text: string, from: number, to: number): boolean {
+  return /^[ \t]*$/.test(text.slice(from, to));
 }
