@@ -1,5 +1,6 @@
 import { isDevelopment, isLoopback } from './environment.js';
 import type { ErrorCode } from './errors.js';
+import { callable, checkOptions, flag, isText, object, type Rules, seconds, text, texts } from './options.js';
 import { isDemoKey, type Profile, raven } from './profiles.js';
 import { formatRequest } from './request.js';
 import type { Auth } from './session/session.js';
@@ -20,6 +21,10 @@ export interface Config {
   readonly log?: (event: LogEvent) => void;
   /** Below the path of `baseUrl`; `/webauth/callback` by default. */
   readonly callbackPath?: string;
+  /** What the names of our cookies begin with: `webauth` by default. Applications on one host need different ones. */
+  readonly cookieName?: string;
+  /** The paths to which the session cookie is sent: `/` by default, and only then do browsers keep neighbours from setting it. */
+  readonly cookiePath?: string;
   /** What the login service shows as asking. */
   readonly desc?: string;
   /** Longest life of a session from the login on: seconds, 7200 by default. */
@@ -46,11 +51,19 @@ export interface Config {
 export interface LogEvent {
   readonly time: Date;
   readonly level: 'debug' | 'info' | 'warn' | 'error';
-  readonly event: 'start' | 'login started' | 'login' | 'refused' | 'logout';
+  /**
+   * `start`: of how the application is configured; `store`: the store of sessions failed; `login started`: a browser was sent to the login
+   * service; `login`: a session began; `step-up`: one began in place of the same person's, with what a page asked for;
+   * `refused`: a request was, and `code` says why; `logout`: a person ended their session; `revoked`: sessions were ended
+   * otherwise.
+   */
+  readonly event: 'start' | 'store' | 'login started' | 'login' | 'step-up' | 'refused' | 'logout' | 'revoked';
   readonly message: string;
   readonly code?: ErrorCode;
   /** Only where it is verified. */
   readonly principal?: string;
+  /** Names the session that it is about; not a credential. */
+  readonly sessionId?: string;
 }
 
 /** @throws TypeError, with what to do, where the configuration cannot be used safely. */
@@ -58,48 +71,26 @@ export function checkConfig(config: Config): void {
   checkOptions('createWAA', config, rules);
   const development = isDevelopment() || config.dangerouslyActAsDevelopment === true;
   checkBaseUrl(config.baseUrl, development);
+  checkCookiePath(config);
   checkSecret(config.secret, development);
   checkProfile(config.wls ?? raven, config.desc, development);
 }
 
-/** What an option's value has to be, and the words for it. */
-export type Rule = readonly [test: (value: unknown) => boolean, needs: string];
-
-const isText = (value: unknown) => typeof value === 'string';
-const text: Rule = [isText, 'is a text'];
-const flag: Rule = [(value) => typeof value === 'boolean', 'is true or false'];
-const YEAR = 366 * 24 * 3600;
-const isSeconds = (value: unknown) => typeof value === 'number' && value >= 0 && value <= YEAR;
-const seconds: Rule = [isSeconds, 'is a number of seconds, at most those of a year'];
-const callable: Rule = [(value) => typeof value === 'function', 'is a function'];
-const object: Rule = [(value) => typeof value === 'object' && value !== null, 'is an object'];
-
-/** A list, and not one text, in which parts of names would be found too. */
-export const texts: Rule = [
-  (value) => Array.isArray(value) && value.every(isText),
-  'is a list of texts, such as ["abc12"]',
-];
-
-/** Options by name; there are no others. @throws TypeError with the name, and never the value: it may be a secret. */
-export function checkOptions(of: string, options: object, rules: Readonly<Record<string, Rule>>): void {
-  if (typeof options !== 'object' || options === null) throw new TypeError(`${of} takes an object of options`);
-  for (const [name, value] of Object.entries(options)) {
-    const rule = Object.hasOwn(rules, name) ? rules[name] : undefined;
-    if (!rule) throw new TypeError(`${of} has no option ${name}; it has: ${Object.keys(rules).join(', ')}`);
-    if (value !== undefined && !rule[0](value)) throw new TypeError(`the option ${name} ${rule[1]}`);
-  }
-}
-
-const rules: { readonly [K in keyof Required<Config>]: Rule } = {
+const rules: Rules<Config> = {
   baseUrl: text,
   secret: [(value) => [value].flat().every(isSecret), `${needsSecret()}, or a list of such`],
   wls: object,
   store: [isStore, 'has the methods of a Store'],
   log: callable,
   callbackPath: [
-    (value) => isPath(value) && value !== '/webauth/login' && value !== '/webauth/logout',
+    (value) => isPath(value) && !/^\/webauth\/(?:login|logout|ticket)$/.test(value as string),
     'is a path of letters, digits and -._~/ that begins with one slash, and not one of our other routes',
   ],
+  cookieName: [
+    (value) => isText(value) && /^[a-z][\w-]{0,31}$/i.test(value),
+    'is at most 32 letters, digits, - and _, and begins with a letter',
+  ],
+  cookiePath: [(value) => value === '/' || isPath(value), 'is / or a path of letters, digits and -._~/'],
   desc: text,
   maxLife: seconds,
   useWlsLife: flag,
@@ -133,6 +124,20 @@ function checkBaseUrl(baseUrl: string | undefined, development: boolean): void {
     );
   }
   if (!development) throw new TypeError(`baseUrl is plain http on this machine, ${onlyDevelopment}`);
+}
+
+/** Whether a cookie of that path is sent with requests for another path (RFC 6265, 5.1.4). */
+export function isWithin(path: string, cookiePath: string): boolean {
+  return path === cookiePath || path.startsWith(cookiePath.endsWith('/') ? cookiePath : `${cookiePath}/`);
+}
+
+function checkCookiePath({ baseUrl, cookiePath = '/', callbackPath = '/webauth/callback' }: Config): void {
+  const base = new URL(baseUrl).pathname.replace(/\/$/, '');
+  const outside = [`${base}/`, base + callbackPath].find((path) => !isWithin(path, cookiePath));
+  if (outside === undefined) return;
+  throw new TypeError(
+    `the route ${outside} lies outside of cookiePath, ${cookiePath}, so that the session would never be sent there: leave cookiePath out, or make it the path of baseUrl`,
+  );
 }
 
 const onlyDevelopment = 'which is for development only: set NODE_ENV=development (unset, it counts as production)';

@@ -46,6 +46,7 @@ export const errorTable = {
   ERR_SESSION_EXPIRED: session,
   ERR_SESSION_IDLE: session,
   ERR_SESSION_REVOKED: session,
+  ERR_STEP_UP_REQUIRED: session,
   ERR_TOKEN_INVALID: session,
   ERR_DEADLINE: { ...session, status: 408, close: 4408 },
   ERR_LIMIT_REACHED: { ...session, status: 429, close: 4429 },

@@ -30,10 +30,18 @@ export function readCookie(request: IncomingMessage, name: string): string | und
   throw new SessionError('ERR_SESSION_INVALID', `the cookie ${name} is not a plain text`);
 }
 
-/** A `Set-Cookie` for the whole host: not readable by scripts, not sent along by other sites' forms and frames. */
-export function formatCookie(name: string, value: string, options: { secure: boolean; maxAge?: number }): string {
-  const age = options.maxAge === undefined ? '' : `; Max-Age=${options.maxAge}`;
-  return `${name}=${value}; Path=/${age}; HttpOnly; SameSite=Lax${options.secure ? '; Secure' : ''}`;
+/** What a `Set-Cookie` says beside name and value. */
+export interface CookieOptions {
+  readonly secure: boolean;
+  readonly path?: string;
+  /** Seconds; until the browser is closed, by default. */
+  readonly maxAge?: number;
+}
+
+/** A `Set-Cookie`: not readable by scripts, not sent along by other sites' forms and frames. */
+export function formatCookie(name: string, value: string, { secure, path = '/', maxAge }: CookieOptions): string {
+  const age = maxAge === undefined ? '' : `; Max-Age=${maxAge}`;
+  return `${name}=${value}; Path=${path}${age}; HttpOnly; SameSite=Lax${secure ? '; Secure' : ''}`;
 }
 
 /**

@@ -125,8 +125,8 @@ function isAbsolute(url: string): boolean {
   return /^https?:\/\/[\x21-\x22\x24-\x7e]+$/.test(url) && URL.canParse(url);
 }
 
-// A type: visible ASCII but the comma.
-function isTypeList(types: readonly string[]): boolean {
+/** At least one type; a type is visible ASCII but the comma. */
+export function isTypeList(types: readonly string[]): boolean {
   return types.length > 0 && types.every((type) => /^[\x21-\x2b\x2d-\x7e]+$/.test(type));
 }
 

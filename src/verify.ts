@@ -163,7 +163,14 @@ function checkStatus({ response }: Facts): WebauthError | undefined {
   return new StatusError(code, message, response);
 }
 
-function checkAuthentication({ response: { auth, sso }, expected: { iact, aauth } }: Facts): WebauthError | undefined {
+/** Whether somebody authenticated in the way that was asked for. */
+export function checkAuthentication({
+  response: { auth, sso },
+  expected: { iact, aauth },
+}: {
+  readonly response: Pick<AuthResponse, 'auth' | 'sso'>;
+  readonly expected: Pick<Expectations, 'iact' | 'aauth'>;
+}): WebauthError | undefined {
   if (iact === true && auth === '') {
     return new VerificationError('ERR_IACT_UNSATISFIED', 'the user was to authenticate now, and did not');
   }

@@ -1,23 +1,17 @@
-import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
-import { type Config, checkConfig, type LogEvent } from './config.js';
+import { createHash, randomBytes } from 'node:crypto';
+import { type Attempt, Attempts, cookiesBlocked, LOGIN_TIME } from './attempts.js';
+import { type Config, checkConfig, isWithin, type LogEvent } from './config.js';
+import { type Demands, formatDemands, unmet } from './demands.js';
 import { isDevelopment } from './environment.js';
 import { AuthorisationError, SessionError, VerificationError, WebauthError } from './errors.js';
 import { isDemoKey, type Profile, raven } from './profiles.js';
 import { formatRequest } from './request.js';
 import { type AuthResponse, parseResponse } from './response.js';
-import { expired, LiveSessions, type OnEnd, revoked } from './session/live.js';
+import type { OnEnd } from './session/live.js';
 import { MemoryStore } from './session/memory.js';
 import { Sealer } from './session/seal.js';
-import {
-  type Auth,
-  describe,
-  type Lifetimes,
-  newSessionId,
-  openSession,
-  type Session,
-  sealSession,
-  sessionEnd,
-} from './session/session.js';
+import type { Auth } from './session/session.js';
+import { Sessions } from './session/sessions.js';
 import type { Store } from './session/store.js';
 import { type VerifiedResponse, verifyResponse } from './verify.js';
 
@@ -42,10 +36,10 @@ declare module 'node:http' {
 }
 
 const MAX_RETURN = 2048;
-const LOGIN_TIME = 30 * 60;
 const REPLAY_MEMORY = 10 * 60;
 const DONE_TIME = 10;
-const RETRY_AFTER = 1000; // milliseconds
+/** Browsers drop a longer cookie, name and attributes included. */
+const MAX_COOKIE = 3800;
 
 /** One application's logins and sessions, without any HTTP. Made by {@link createWAA}; the glue calls it. */
 export class WAA {
@@ -59,6 +53,7 @@ export class WAA {
     readonly login: string;
     readonly callback: string;
     readonly logout: string;
+    readonly ticket: string;
   };
   readonly cookies: {
     readonly session: string;
@@ -66,6 +61,8 @@ export class WAA {
     /** There for a moment after a login. */
     readonly done: string;
     readonly secure: boolean;
+    /** Of the session cookie; the others are for the whole host. */
+    readonly path: string;
   };
   readonly wls: Profile;
   /** How long the login cookie is kept: seconds. */
@@ -75,14 +72,9 @@ export class WAA {
   readonly #now: () => Date;
   readonly #callbackUrl: string;
   readonly #store: Store;
-  readonly #live: LiveSessions;
-  readonly #attempts: Sealer;
-  readonly #sessions: Sealer;
+  readonly #sessions: Sessions;
+  readonly #attempts: Attempts;
   readonly #requirements: { readonly principals: readonly string[] | undefined; readonly ptags: readonly string[] };
-  readonly #lifetimes: Lifetimes;
-  #mark: string | undefined;
-  #retry: NodeJS.Timeout | undefined;
-  #closed = false;
   /** Resolves once the store has first been asked, whether or not it answered; until it does, nobody has a session. */
   readonly ready: Promise<void>;
 
@@ -92,51 +84,76 @@ export class WAA {
     const path = base.pathname.replace(/\/$/, '');
     const callback = path + (config.callbackPath ?? '/webauth/callback');
     const secure = base.protocol === 'https:';
+    const { cookieName = 'webauth', cookiePath = '/' } = config;
     const prefix = secure ? '__Host-' : '';
+    const sessionPrefix = secure && cookiePath !== '/' ? '__Secure-' : prefix;
     this.#config = config;
     this.#now = config.now ?? (() => new Date());
     this.wls = config.wls ?? raven;
     this.origin = base.origin;
     this.origins = new Set([base.origin]);
-    this.routes = { home: `${path}/`, login: `${path}/webauth/login`, callback, logout: `${path}/webauth/logout` };
+    this.routes = {
+      home: `${path}/`,
+      login: `${path}/webauth/login`,
+      callback,
+      logout: `${path}/webauth/logout`,
+      ticket: `${path}/webauth/ticket`,
+    };
     this.cookies = {
-      session: `${prefix}webauth-session`,
-      login: `${prefix}webauth-login`,
-      done: `${prefix}webauth-done`,
+      session: `${sessionPrefix}${cookieName}-session`,
+      login: `${prefix}${cookieName}-login`,
+      done: `${prefix}${cookieName}-done`,
       secure,
+      path: cookiePath,
     };
     this.#callbackUrl = base.origin + callback;
     this.#requirements = {
       principals: config.requirePrincipals,
       ptags: config.requirePtags ?? this.wls.requirePtags,
     };
-    this.#lifetimes = { maxLife: config.maxLife ?? 7200, useWlsLife: config.useWlsLife ?? true };
     const secrets = this.#readSecrets();
-    const bound = [base.origin + path, '/'];
-    this.#attempts = new Sealer(secrets, 'login attempt', ...bound);
-    this.#sessions = new Sealer(secrets, 'session', this.cookies.session, ...bound);
+    const bound = [base.origin + path, cookiePath];
+    this.#attempts = new Attempts(new Sealer(secrets, 'login attempt', ...bound), this.#now);
     this.#store = config.store ?? new MemoryStore({ now: this.#now });
-    this.#live = new LiveSessions(this.#store, this.#now);
     this.#announce();
-    this.ready = this.#start();
+    this.#sessions = new Sessions({
+      sealer: new Sealer(secrets, 'session', this.cookies.session, ...bound),
+      store: this.#store,
+      lifetimes: { maxLife: this.#maxLife, useWlsLife: config.useWlsLife ?? true },
+      wls: this.wls.name,
+      now: this.#now,
+      complain: (message) => this.log('error', 'store', message, { code: 'ERR_STORE_UNAVAILABLE' }),
+    });
+    this.ready = this.#sessions.ready;
   }
 
   /**
    * Where to send the browser to log in, and the nonce that it has to keep in the login cookie.
    * @param returnTo path and query on this origin to come back to; the application's own path if it is anything else.
    * @param nonce what the login cookie holds already: tabs share it.
+   * @param demands how the person has to authenticate.
+   * @param live who is logged in already, and has to come back.
    */
-  startLogin(returnTo: string, nonce?: string): { readonly location: string; readonly nonce: string } {
-    const kept = nonce !== undefined && nonceShape.test(nonce) ? nonce : newNonce();
-    const attempt = [this.safeReturn(returnTo), this.#now().getTime(), hash(kept)];
+  startLogin(
+    returnTo: string,
+    nonce?: string,
+    demands: Demands = {},
+    live?: Auth,
+  ): { readonly location: string; readonly nonce: string } {
+    const purpose = { returnTo: this.safeReturn(returnTo), demands, principal: live?.principal };
+    const begun = this.#attempts.begin(purpose, nonce);
+    const { iact, aauth } = demands;
     const location = formatRequest(this.wls.authUrl, {
       url: this.#callbackUrl,
-      params: this.#attempts.seal(JSON.stringify(attempt)),
+      params: begun.params,
       date: this.#now(),
+      ...(iact === undefined ? {} : { iact }),
+      ...(aauth === undefined ? {} : { aauth }),
       ...(this.#config.desc === undefined ? {} : { desc: this.#config.desc }),
     });
-    this.log('debug', 'login started', 'a browser is sent to the login service');
-    return { location, nonce: kept };
+    const why = live ? 'to authenticate again' : 'to log in';
+    this.log('debug', 'login started', `a browser is sent to the login service ${why}`, live);
+    return { location, nonce: begun.nonce };
   }
 
   /**
@@ -148,16 +165,20 @@ export class WAA {
    */
   async finishLogin(encoded: string, nonce: string | undefined, live?: Auth): Promise<Login> {
     const { params, kid } = parseResponse(encoded);
-    const attempt = this.#openAttempt(params, nonce);
-    const { returnTo } = attempt;
+    const attempt = this.#attempts.open(params, nonce);
+    const { returnTo, demands } = attempt;
     try {
-      this.#checkBrowser(attempt, nonce, live);
+      this.#attempts.checkBrowser(attempt, nonce, live !== undefined);
       this.#refuseDemoKey(kid);
-      const response = verifyResponse(encoded, { ...this.#expectations(), params });
-      if (nonce === undefined) return { auth: samePerson(response, live), cookie: undefined, doneTime: 0, returnTo };
-      return { ...(await this.#startSession(response, live)), returnTo };
+      const { iact, aauth } = demands;
+      const response = verifyResponse(encoded, { ...this.#expectations(), params, iact, aauth });
+      if (nonce === undefined) return { ...unchanged, auth: samePerson(response, live), returnTo };
+      checkStepUp(response, attempt);
+      return { ...(await this.#startSession(response, attempt, live)), returnTo };
     } catch (error) {
-      if (error instanceof WebauthError) error.loginUrl = this.loginUrl(returnTo);
+      // Who could not be logged in without being asked can be, if they are asked.
+      const again = demands.iact === false ? { ...demands, iact: undefined } : demands;
+      if (error instanceof WebauthError) error.loginUrl = this.loginUrl(returnTo, again);
       throw error;
     }
   }
@@ -167,14 +188,24 @@ export class WAA {
    * @throws SessionError if there is no live session in it.
    */
   openSession(cookie: string | undefined): Auth {
-    if (cookie === undefined) throw new SessionError('ERR_SESSION_MISSING', 'nobody is logged in');
-    if (this.#mark === undefined) throw storeAway();
-    const session = openSession(this.#sessions, cookie);
-    if (session.mark !== this.#mark || session.wls !== this.wls.name) throw revoked();
-    const auth = describe(session, this.#lifetimes.maxLife);
-    if (this.#live.isRevoked(session.id)) throw revoked();
-    if (auth.expires.getTime() <= this.#now().getTime()) throw expired();
-    return auth;
+    return this.#sessions.open(cookie);
+  }
+
+  /**
+   * A single-use stand-in for a session cookie, good for half a minute.
+   * @param cookie the session cookie.
+   * @throws SessionError if there is no live session in it, or it has too many tickets already.
+   */
+  async makeTicket(cookie: string | undefined): Promise<{ readonly ticket: string; readonly expires: Date }> {
+    return this.#sessions.makeTicket(cookie);
+  }
+
+  /**
+   * Uses a ticket up, and says whose it was.
+   * @throws SessionError if it is no ticket, or was used, or is too old, or its session is over.
+   */
+  async takeTicket(ticket: string): Promise<Auth> {
+    return this.#sessions.takeTicket(ticket);
   }
 
   /** @throws AuthorisationError if the person may not enter. What `route` leaves out is as configured. */
@@ -192,30 +223,39 @@ export class WAA {
     }
   }
 
+  /** Why the login of this session is not what is asked for; undefined if it is. */
+  unmet(auth: Auth, demands: Demands): SessionError | undefined {
+    return unmet(auth, demands, this.#now().getTime());
+  }
+
   /** Ends a session everywhere: its cookie opens no more, and its sockets close. */
   async endSession(auth: Auth): Promise<void> {
-    await this.#ask(() => this.#live.revoke(auth.sessionId, auth.expires));
-    this.log('info', 'logout', 'a session was ended', { principal: auth.principal });
+    await this.#sessions.revoke(auth);
+    this.log('info', 'logout', 'a session was ended', auth);
+  }
+
+  /** Ends all sessions of a person, on all their devices. */
+  async endSessions(principal: string): Promise<void> {
+    const { clockSkew } = this.#expectations();
+    const last = new Date(this.#now().getTime() + (this.#maxLife + clockSkew) * 1000);
+    await this.#sessions.revokeAll(principal, last);
+    this.log('info', 'revoked', 'all sessions of a person were ended', { principal });
   }
 
   /** Calls back once, when the session ends for whatever reason. Returns a function that stops watching. */
   watch(auth: Auth, onEnd: OnEnd): () => void {
-    return this.#live.watch(auth.sessionId, auth.expires, onEnd);
+    return this.#sessions.watch(auth, onEnd);
   }
 
-  /** The path at which a person can log in and come back to `returnTo`. */
-  loginUrl(returnTo: string): string {
-    return `${this.routes.login}?return=${encodeURIComponent(this.safeReturn(returnTo))}`;
+  /** The path at which a person can log in, as is demanded, and come back to `returnTo`. */
+  loginUrl(returnTo: string, demands: Demands = {}): string {
+    const back = encodeURIComponent(this.safeReturn(returnTo));
+    return `${this.routes.login}?return=${back}${formatDemands(demands)}`;
   }
 
-  /** A login has just succeeded, and there is no session all the same. */
-  loginWasLost(returnTo: string): VerificationError {
-    const error = new VerificationError(
-      'ERR_COOKIES_BLOCKED',
-      'a login has just succeeded, and its session is not there: the browser did not keep its cookie, or the application was restarted, or its processes do not share a secret and a store',
-    );
-    error.loginUrl = this.loginUrl(returnTo);
-    return error;
+  /** Whether browsers send the session cookie to that path. */
+  reaches(path: string): boolean {
+    return isWithin(path, this.cookies.path);
   }
 
   /** The path if it is one on this origin of at most 2 KB, else that of the application. */
@@ -224,9 +264,9 @@ export class WAA {
   }
 
   /** Reports a refusal: loudly where something is wrong, quietly where somebody is merely not logged in. */
-  refused(error: WebauthError): void {
+  refused(error: WebauthError, auth?: Auth): void {
     const quiet = error instanceof SessionError && error.status === 401 && error.code !== 'ERR_SESSION_INVALID';
-    this.log(quiet ? 'debug' : 'warn', 'refused', error.message, { code: error.code });
+    this.log(quiet ? 'debug' : 'warn', 'refused', error.message, { ...auth, code: error.code });
   }
 
   /** Reports to `config.log`. */
@@ -234,10 +274,20 @@ export class WAA {
     level: LogEvent['level'],
     event: LogEvent['event'],
     message: string,
-    more: Pick<LogEvent, 'code' | 'principal'> = {},
+    about: Pick<LogEvent, 'code' | 'principal' | 'sessionId'> = {},
   ): void {
+    if (this.#config.log === undefined) return;
+    const { code, principal, sessionId } = about;
     try {
-      this.#config.log?.({ time: this.#now(), level, event, message, ...more });
+      this.#config.log({
+        time: this.#now(),
+        level,
+        event,
+        message,
+        ...(code && { code }),
+        ...(principal && { principal }),
+        ...(sessionId && { sessionId }),
+      });
     } catch {
       // A log that cannot be written is no reason to refuse people, or to end the process.
     }
@@ -245,31 +295,8 @@ export class WAA {
 
   /** Stops watching. A store that was given stays open: it may serve others too. */
   async close(): Promise<void> {
-    this.#closed = true;
-    this.#live.stop();
-    clearTimeout(this.#retry);
+    this.#sessions.stop();
     if (this.#config.store === undefined) await this.#store.close();
-  }
-
-  async #start(): Promise<void> {
-    try {
-      await this.#live.start();
-      this.#mark = await this.#store.mark();
-      if (this.#closed) this.#live.stop();
-    } catch (error) {
-      this.log('error', 'start', `the store cannot be reached: ${(error as Error).message}`);
-      if (!this.#closed) this.#retry = setTimeout(() => this.#start(), RETRY_AFTER).unref();
-    }
-  }
-
-  /** Whatever fails in a store is told to the log, and to nobody else. */
-  async #ask<T>(work: () => Promise<T>): Promise<T> {
-    try {
-      return await work();
-    } catch (error) {
-      this.log('error', 'refused', `the store failed: ${(error as Error).message}`, { code: 'ERR_STORE_UNAVAILABLE' });
-      throw storeAway();
-    }
   }
 
   #announce(): void {
@@ -290,19 +317,8 @@ export class WAA {
     return [given].flat().map((secret) => Buffer.from(secret, 'hex'));
   }
 
-  #openAttempt(params: string, nonce: string | undefined): Attempt {
-    const opened = this.#attempts.open(params);
-    if (typeof opened === 'string') throw nonce === undefined ? cookiesBlocked() : notThisAttempt();
-    const [returnTo, time, nonceHash] = JSON.parse(opened.text) as [string, number, string];
-    return { returnTo, time, nonceHash };
-  }
-
-  /** Whether the browser that began the attempt is the one that comes back. */
-  #checkBrowser({ time, nonceHash }: Attempt, nonce: string | undefined, live: Auth | undefined): void {
-    if (nonce === undefined && live === undefined) throw cookiesBlocked();
-    if (nonce !== undefined && !timingSafeEqual(Buffer.from(hash(nonce)), Buffer.from(nonceHash)))
-      throw notThisAttempt();
-    if (this.#now().getTime() - time > LOGIN_TIME * 1000) throw cookiesBlocked();
+  get #maxLife(): number {
+    return this.#config.maxLife ?? 7200;
   }
 
   #expectations() {
@@ -321,31 +337,40 @@ export class WAA {
     );
   }
 
-  async #startSession(response: VerifiedResponse, replaced: Auth | undefined): Promise<Omit<Login, 'returnTo'>> {
-    await this.ready;
-    if (this.#mark === undefined) throw storeAway();
-    const session = this.#newSession(response, this.#mark);
-    const auth = describe(session, this.#lifetimes.maxLife);
+  async #startSession(
+    response: VerifiedResponse,
+    { demands, principal }: Attempt,
+    replaced: Auth | undefined,
+  ): Promise<Omit<Login, 'returnTo'>> {
+    const session = await this.#sessions.begin(response);
+    const auth = this.#sessions.describe(session);
+    this.#checkUsable(auth, demands);
+    const cookie = checkLength(this.#sessions.seal(session));
+    await this.#spend(response);
+    await this.#config.onLogin?.(auth, response);
+    if (replaced) {
+      await this.#sessions.revoke(replaced);
+      this.log('info', 'revoked', 'a session was replaced by that of another login', replaced);
+    }
+    if (principal === undefined) this.log('info', 'login', 'somebody logged in', auth);
+    else this.log('info', 'step-up', 'somebody who was logged in authenticated again', auth);
+    const doneTime = Math.min(DONE_TIME, Math.floor((auth.expires.getTime() - this.#now().getTime()) / 1000));
+    return { auth, cookie, doneTime, demanded: Object.keys(demands).length > 0 };
+  }
+
+  /** A session that would need another login at once is an error: it would go round and round. */
+  #checkUsable(auth: Auth, demands: Demands): void {
     if (auth.expires.getTime() <= this.#now().getTime()) {
       throw new SessionError(
         'ERR_SESSION_EXPIRED',
         'the session would be over at once: log out of the login service first',
       );
     }
-    await this.#spend(response);
-    await this.#config.onLogin?.(auth, response);
-    if (replaced) await this.#ask(() => this.#live.revoke(replaced.sessionId, replaced.expires));
-    this.log('info', 'login', 'somebody logged in', { principal: auth.principal });
-    const doneTime = Math.min(DONE_TIME, Math.floor((auth.expires.getTime() - this.#now().getTime()) / 1000));
-    return { auth, cookie: sealSession(this.#sessions, session), doneTime };
-  }
-
-  #newSession(response: VerifiedResponse, mark: string): Session {
-    const { principal, ptags, auth, sso, life } = response;
-    const issue = response.issue.getTime();
-    const ends = sessionEnd(issue, life, this.#lifetimes);
-    const loggedIn = this.#now().getTime();
-    return { id: newSessionId(), principal, ptags, auth, sso, wls: this.wls.name, issue, loggedIn, ...ends, mark };
+    if (this.unmet(auth, demands) === undefined) return;
+    throw new VerificationError(
+      'ERR_IACT_UNSATISFIED',
+      `the page asks for an authentication of the last ${demands.maxAge} s, and this one was older when it arrived`,
+    );
   }
 
   /** One use: remembered for well longer than a response stays fresh, so that machines with other clocks agree. */
@@ -354,7 +379,7 @@ export class WAA {
     const { responseTimeout, clockSkew } = this.#expectations();
     const memory = Math.max(REPLAY_MEMORY, 2 * (responseTimeout + clockSkew));
     const expires = new Date(this.#now().getTime() + memory * 1000);
-    if (await this.#ask(() => this.#store.spend(key, expires))) return;
+    if (await this.#sessions.spend(key, expires)) return;
     throw new VerificationError('ERR_RESPONSE_REPLAYED', 'this response was used before; log in again');
   }
 }
@@ -366,26 +391,17 @@ export interface Login {
   readonly cookie: string | undefined;
   /** How long it would be a loop to need another login: seconds. */
   readonly doneTime: number;
+  /** Whether it was asked for by a page with demands, so that it would be a loop to need another for such ones too. */
+  readonly demanded: boolean;
   /** The path to go to. */
   readonly returnTo: string;
 }
 
-/** What a token in `params` says of the attempt that it was made for. */
-interface Attempt {
-  readonly returnTo: string;
-  readonly time: number;
-  readonly nonceHash: string;
-}
+/** Another tab has logged in, and the session goes on. */
+const unchanged = { cookie: undefined, doneTime: 0, demanded: false } as const;
 
 // One slash and no second one (nor a backslash, which browsers read as one), then visible ASCII.
 const returnShape = /^\/(?![/\\])[\x21-\x7e]*$/;
-
-// 128 bits in base64url.
-const nonceShape = /^[\w-]{22}$/;
-
-function newNonce(): string {
-  return randomBytes(16).toString('base64url');
-}
 
 function hash(text: string): string {
   return createHash('sha256').update(text).digest('base64url');
@@ -396,17 +412,19 @@ function samePerson({ principal }: VerifiedResponse, live: Auth | undefined): Au
   return live;
 }
 
-function cookiesBlocked(): VerificationError {
-  return new VerificationError(
-    'ERR_COOKIES_BLOCKED',
-    'the browser did not bring back the cookie of this login: cookies are blocked, or the login was finished in another tab, or it took over half an hour',
+/** Who authenticates again has to be who is logged in. */
+function checkStepUp(response: VerifiedResponse, { principal }: Attempt): void {
+  if (principal === undefined || principal === response.principal) return;
+  throw new AuthorisationError(
+    'ERR_PRINCIPAL_REFUSED',
+    `${principal} was to authenticate again, and ${response.principal} did: to change to another account, log out first`,
   );
 }
 
-function storeAway(): SessionError {
-  return new SessionError('ERR_STORE_UNAVAILABLE', 'the store of sessions cannot be reached: try again in a moment');
-}
-
-function notThisAttempt(): VerificationError {
-  return new VerificationError('ERR_PARAMS_MISMATCH', 'the response belongs to no login that this browser began here');
+function checkLength(cookie: string): string {
+  if (cookie.length <= MAX_COOKIE) return cookie;
+  throw new VerificationError(
+    'ERR_COOKIES_BLOCKED',
+    'the login service says so much of this person that no browser would keep the session cookie',
+  );
 }

@@ -17,13 +17,14 @@ interface Room {
 
 const messages = ['errors', 'codec', 'request', 'response'];
 const checking = [...messages, 'keys', 'signature', 'verify', 'profiles', 'environment'];
-const deciding = [...checking, 'config', 'session', 'waa'];
+const deciding = [...checking, 'options', 'config', 'session', 'demands', 'attempts', 'waa'];
 
 /** A room is a folder of src, or a file that is in none. */
 const rooms: Readonly<Record<string, Room>> = {
   errors: { imports: [] },
   environment: { imports: [] },
   html: { imports: [] },
+  options: { imports: [] },
   codec: { imports: ['errors'] },
   request: { imports: ['codec', 'errors', 'environment'], types: ['response'] },
   response: { imports: ['codec', 'errors'] },
@@ -33,12 +34,14 @@ const rooms: Readonly<Record<string, Room>> = {
   verify: { imports: ['errors', 'codec', 'response', 'keys', 'signature'] },
   http: { imports: ['codec', 'errors'], packages: ['cookie-parser'] },
   session: { imports: ['codec', 'errors'] },
-  config: { imports: ['environment', 'errors', 'profiles', 'request', 'session'], types: ['verify'] },
-  waa: { imports: [...checking, 'config', 'session'] },
+  config: { imports: ['environment', 'errors', 'options', 'profiles', 'request', 'session'], types: ['verify'] },
+  demands: { imports: ['errors', 'options', 'request', 'verify'], types: ['session'] },
+  attempts: { imports: ['errors'], types: ['demands', 'session'] },
+  waa: { imports: [...checking, 'config', 'session', 'demands', 'attempts'] },
   express: { imports: [...deciding, 'http', 'html'] },
   websocket: { imports: [...deciding, 'http', 'html'] },
   // Not what verifies: a mistake in one is not to hide in the other.
-  wls: { imports: [...messages, 'signature', 'keys', 'html', 'environment', 'http'], types: ['profiles'] },
+  wls: { imports: [...messages, 'signature', 'keys', 'html', 'environment', 'http', 'options'], types: ['profiles'] },
   index: { imports: [...deciding, 'express', 'websocket', 'wls', 'http', 'html'] },
   cli: { imports: [...deciding, 'express', 'websocket', 'wls', 'http', 'html'], packages: ['express', 'ws'] },
 };

@@ -564,7 +564,7 @@ describe.each([
       await browser.logIn();
       const old = browser.cookies.get('webauth-session') as string;
       const question = await browser.get('/webauth/logout');
-      expect(question.text).toContain('<form method="post" action="/webauth/logout">');
+      expect(question.text).toContain('<form method="post" action="/webauth/logout"');
       expect((await browser.get('/')).text).toBe('test0001');
       const done = await browser.send('POST', '/webauth/logout', { origin: base });
       expect([done.status, done.location]).toEqual([303, `${base}/webauth/logout`]);

@@ -22,6 +22,7 @@ const session: Session = {
   auth: '',
   sso: ['pwd'],
   wls: 'raven',
+  login: 3,
   issue: Date.parse('2026-03-01T12:00:00Z'),
   loggedIn: Date.parse('2026-03-01T12:00:02.500Z'),
   expires: Date.parse('2026-03-01T13:00:00Z'),
@@ -150,6 +151,9 @@ describe('the session cookie', () => {
       expiresBecause: 'life',
       auth: '',
       sso: ['pwd'],
+      wls: 'raven',
+      login: 3,
+      interactiveAt: undefined,
     });
   });
 });
@@ -161,6 +165,8 @@ it('a shorter maxLife than at the login holds at once, and a longer one revives 
 });
 
 describe('live sessions', () => {
+  const handle = (sessionId: string, login = 1) => ({ sessionId, wls: 'raven', principal: 'test0001', login });
+
   function setUp() {
     const clock = { time: Date.parse('2026-03-01T12:00:00Z') };
     const now = () => new Date(clock.time);
@@ -168,7 +174,7 @@ describe('live sessions', () => {
     const live = new LiveSessions(store, now);
     const ended: string[] = [];
     const watch = (id: string, seconds: number) =>
-      live.watch(id, new Date(clock.time + seconds * 1000), ({ code }) => ended.push(`${id} ${code}`));
+      live.watch(handle(id), new Date(clock.time + seconds * 1000), ({ code }) => ended.push(`${id} ${code}`));
     return { clock, now, store, live, ended, watch };
   }
 
@@ -180,7 +186,7 @@ describe('live sessions', () => {
     const other = new LiveSessions(store, now);
     await other.start();
     await other.revoke('later', ends);
-    expect(['before', 'later', 'never'].map((id) => live.isRevoked(id))).toEqual([true, true, false]);
+    expect(['before', 'later', 'never'].map((id) => live.isRevoked(handle(id)))).toEqual([true, true, false]);
   });
 
   it('tell each watcher of a session once that it was revoked, and no others', async () => {
@@ -216,7 +222,7 @@ describe('live sessions', () => {
     await live.start();
     const ends = new Date(clock.time + 100_000);
     const mistake = new Error('of the application');
-    live.watch('a', ends, () => {
+    live.watch(handle('a'), ends, () => {
       throw mistake;
     });
     watch('a', 100);
@@ -236,7 +242,36 @@ describe('live sessions', () => {
       await live.revoke(`session ${i}`, new Date(clock.time + 60_000));
     }
     expect(live.size).toBeLessThanOrEqual(121);
-    expect(live.isRevoked('session 999')).toBe(true);
+    expect(live.isRevoked(handle('session 999'))).toBe(true);
+  });
+
+  it('forget that all of a person were ended, once the last of them would be over', async () => {
+    const { live, clock } = setUp();
+    await live.start();
+    await live.revokeAll('raven', 'test0001', new Date(clock.time + 60_000));
+    expect(live.isRevoked(handle('a', 0))).toBe(true);
+    clock.time += 120_000;
+    await live.revoke('another', new Date(clock.time + 60_000));
+    expect(live.size).toBe(1);
+  });
+
+  it('know the later of two ends of all, whichever they hear of first', async () => {
+    const { live, store, clock } = setUp();
+    await live.start();
+    const put = store.put.bind(store);
+    const kept: Parameters<typeof put>[] = [];
+    const held = vi.spyOn(store, 'put').mockImplementation(async (...entry) => void kept.push(entry));
+    const ends = new Date(clock.time + 60_000);
+    await live.revokeAll('raven', 'test0001', ends);
+    await store.next();
+    await live.revokeAll('raven', 'test0001', ends);
+    held.mockRestore();
+    for (const entry of kept.reverse()) await put(...entry);
+    // Number 2 was a login between the two.
+    expect([1, 2, 3].map((login) => live.isRevoked(handle('a', login)))).toEqual([true, true, false]);
+    const later = new LiveSessions(store, () => new Date(clock.time));
+    await later.start();
+    expect(later.isRevoked(handle('a', 2))).toBe(true);
   });
 
   it('listen once, however often they start', async () => {

@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { type Config, checkConfig, type LogEvent } from '../src/config.js';
+import { type Demands, formatDemands, parseDemands } from '../src/demands.js';
 import { AuthorisationError, ResponseError, SessionError, StatusError } from '../src/errors.js';
 import { KeySet } from '../src/keys.js';
 import { goose, isDemoKey, type Profile, raven, ravenDemo } from '../src/profiles.js';
@@ -85,6 +86,20 @@ describe('configuration', () => {
     [{ ...good, callbackPath: '/a/../b' }, 'the option callbackPath is a path'],
     [{ ...good, callbackPath: '//evil.example' }, 'the option callbackPath is a path'],
     [{ ...good, callbackPath: '/webauth/login' }, 'not one of our other routes'],
+    [{ ...good, callbackPath: '/webauth/ticket' }, 'not one of our other routes'],
+    [{ ...good, cookieName: '__Host-x' }, 'begins with a letter'],
+    [{ ...good, cookieName: 'a=b' }, 'at most 32 letters'],
+    [{ ...good, cookiePath: 'app' }, 'the option cookiePath is / or a path'],
+    [{ ...good, cookiePath: '/app; Domain=cam.ac.uk' }, 'the option cookiePath is / or a path'],
+    [{ ...good, cookiePath: '/app' }, 'the route / lies outside of cookiePath, /app'],
+    [
+      { ...good, baseUrl: 'https://example.cam.ac.uk/app', cookiePath: '/ap' },
+      'the route /app/ lies outside of cookiePath, /ap,',
+    ],
+    [
+      { ...good, baseUrl: 'https://example.cam.ac.uk/app', cookiePath: '/app/inner' },
+      'the route /app/ lies outside of cookiePath',
+    ],
     [{ ...good, maxLife: 1e15 }, 'at most those of a year'],
     [{ ...good, wls: { ...raven, logoutUrl: '/logout' } }, 'must be https'],
     [{ ...good, wls: {} }, 'the option wls is a login service'],
@@ -303,7 +318,13 @@ describe('a login', () => {
 
     it('goes to its page with the session that there is; nothing is made, replaced or used up', async () => {
       const { waa, first, encoded, second } = await secondTab();
-      expect(await second).toEqual({ auth: first.auth, cookie: undefined, doneTime: 0, returnTo: '/two' });
+      expect(await second).toEqual({
+        auth: first.auth,
+        cookie: undefined,
+        doneTime: 0,
+        demanded: false,
+        returnTo: '/two',
+      });
       expect(waa.openSession(first.cookie)).toEqual(first.auth);
       expect(await waa.finishLogin(encoded, undefined, first.auth)).toMatchObject({ cookie: undefined });
     });
@@ -555,7 +576,8 @@ describe('a session', () => {
       await vi.advanceTimersByTimeAsync(1000);
       const { cookie, auth } = await logIn(waa);
       expect(waa.openSession(cookie)).toEqual(auth);
-      expect(list).toHaveBeenCalledTimes(2);
+      // In vain once; and then for each kind of revocation.
+      expect(list).toHaveBeenCalledTimes(3);
     } finally {
       vi.useRealTimers();
     }
@@ -651,6 +673,269 @@ describe('a session', () => {
       expect.objectContaining({ code: 'ERR_SESSION_REVOKED', closeCode: 4401 }),
     );
     await waa.close();
+  });
+});
+
+describe('[login 7] a step-up', () => {
+  /** Somebody who is logged in without having typed a password just now. */
+  async function loggedIn(config: Partial<Config> = {}) {
+    const waa = makeWAA(config);
+    const { auth, cookie } = await logIn(waa, { auth: '', sso: ['pwd'] });
+    return { waa, auth, cookie };
+  }
+
+  it.each<[string, Partial<AuthResponse>, Demands, boolean]>([
+    ['nothing', { auth: '', sso: ['pwd'] }, {}, true],
+    ['interaction, after single sign-on', { auth: '', sso: ['pwd'] }, { iact: true }, false],
+    ['interaction, after a password', {}, { iact: true }, true],
+    ['no interaction', {}, { iact: false }, true],
+    ['a way that was used', {}, { aauth: ['x-card', 'pwd'] }, true],
+    ['a way that was used before', { auth: '', sso: ['pwd'] }, { aauth: ['pwd'] }, true],
+    [
+      'a way that was used before, and interaction',
+      { auth: 'x-card', sso: ['pwd'] },
+      { aauth: ['pwd'], iact: true },
+      false,
+    ],
+    ['a way that was not used', {}, { aauth: ['x-card'] }, false],
+    ['a part of the name of a way', { auth: 'pw', sso: [] }, { aauth: ['pwd'] }, false],
+    ['a recent password', {}, { iact: true, maxAge: 60 }, true],
+    ['a recent password, after single sign-on', { auth: '', sso: ['pwd'] }, { iact: true, maxAge: 60 }, false],
+  ])('is needed or not where a page asks for %s', async (_, answer, demands, met) => {
+    const waa = makeWAA();
+    const { auth } = await logIn(waa, answer);
+    expect(waa.unmet(auth, demands)?.code).toBe(met ? undefined : 'ERR_STEP_UP_REQUIRED');
+  });
+
+  it('is needed once maxAge has passed since the answer was made, inclusive at its end', async () => {
+    const waa = makeWAA();
+    const { auth } = await logIn(waa);
+    expect(auth.interactiveAt).toEqual(new Date(start));
+    time = start + 60_000;
+    expect(waa.unmet(auth, { iact: true, maxAge: 60 })).toBeUndefined();
+    time += 1;
+    expect(waa.unmet(auth, { iact: true, maxAge: 60 })?.message).toContain('of the last 60 s');
+  });
+
+  it('asks the login service for it, holds the answer to it, and replaces the session', async () => {
+    const events: LogEvent[] = [];
+    const { waa, auth, cookie } = await loggedIn({ log: (event) => events.push(event) });
+    const { location, nonce } = waa.startLogin('/staff', undefined, { iact: true, aauth: ['pwd'] }, auth);
+    expect(Object.fromEntries(new URL(location).searchParams)).toMatchObject({ iact: 'yes', aauth: 'pwd' });
+    const login = await waa.finishLogin(wls.respond(location), nonce, auth);
+    expect(login).toMatchObject({ returnTo: '/staff', demanded: true, auth: { principal: 'test0001', auth: 'pwd' } });
+    expect(login.auth.login).toBeGreaterThan(auth.login);
+    expect(() => waa.openSession(cookie)).toThrow(expect.objectContaining({ code: 'ERR_SESSION_REVOKED' }));
+    const told = events.filter(({ level }) => level === 'info').slice(-2);
+    expect(told).toMatchObject([
+      { event: 'revoked', principal: 'test0001', sessionId: auth.sessionId },
+      { event: 'step-up', principal: 'test0001', sessionId: login.auth.sessionId },
+    ]);
+  });
+
+  it.each<[string, Demands, Partial<AuthResponse>, string]>([
+    ['iact', { iact: true }, { auth: '', sso: ['pwd'] }, 'ERR_IACT_UNSATISFIED'],
+    ['iact=no', { iact: false }, { auth: 'pwd' }, 'ERR_IACT_UNSATISFIED'],
+    ['aauth', { aauth: ['x-card'] }, { auth: 'pwd' }, 'ERR_AUTH_UNACCEPTABLE'],
+  ])('[V7] that the user weakened on the way is refused: %s', async (_, demands, answer, code) => {
+    const { waa, auth, cookie } = await loggedIn();
+    const { location, nonce } = waa.startLogin('/staff', undefined, demands, auth);
+    const weakened = location.replace(/&(?:iact|aauth)=[^&]*/g, '');
+    expect(weakened).not.toBe(location);
+    const refused = waa.finishLogin(wls.respond(weakened, answer), nonce, auth);
+    expect(await refusal(refused)).toMatchObject({ code });
+    expect(waa.openSession(cookie)).toEqual(auth);
+  });
+
+  it('is for the same principal only; the session of the first goes on, and the answer is not used up', async () => {
+    const { waa, auth, cookie } = await loggedIn();
+    const { location, nonce } = waa.startLogin('/staff', undefined, { iact: true }, auth);
+    const encoded = wls.respond(location, { principal: 'test0002' });
+    const error = await refusal(waa.finishLogin(encoded, nonce, auth));
+    expect(error).toMatchObject({ code: 'ERR_PRINCIPAL_REFUSED', status: 403 });
+    expect(waa.openSession(cookie)).toEqual(auth);
+    // Also where the first session has ended meanwhile.
+    expect(await refusal(waa.finishLogin(encoded, nonce))).toMatchObject({ code: 'ERR_PRINCIPAL_REFUSED' });
+  });
+
+  it('[login 5] whose maxAge is over when it arrives is an error, not a session', async () => {
+    const { waa, auth, cookie } = await loggedIn();
+    const { location, nonce } = waa.startLogin('/staff', undefined, { iact: true, maxAge: 1 }, auth);
+    const encoded = wls.respond(location);
+    time += 1001;
+    expect(await refusal(waa.finishLogin(encoded, nonce, auth))).toMatchObject({
+      code: 'ERR_IACT_UNSATISFIED',
+      message: expect.stringContaining('of the last 1 s'),
+      loginUrl: '/webauth/login?return=%2Fstaff&iact=yes&maxAge=1',
+    });
+    expect(waa.openSession(cookie)).toEqual(auth);
+  });
+
+  it('without interaction that is not possible offers one with it', async () => {
+    const waa = makeWAA();
+    const { location, nonce } = waa.startLogin('/staff', undefined, { iact: false, aauth: ['pwd'] });
+    const error = await refusal(waa.finishLogin(wls.respond(location, { status: 540 }), nonce));
+    expect(error).toMatchObject({ code: 'ERR_WLS_INTERACTION', loginUrl: '/webauth/login?return=%2Fstaff&aauth=pwd' });
+  });
+
+  it('[login 3] is nothing that a second tab does: it goes on with the session that there is', async () => {
+    const waa = makeWAA();
+    const { location } = waa.startLogin('/two', undefined, { iact: true });
+    const first = await logIn(waa, { auth: '', sso: ['pwd'] });
+    const second = await waa.finishLogin(wls.respond(location), undefined, first.auth);
+    expect([second.cookie, second.auth]).toEqual([undefined, first.auth]);
+  });
+});
+
+describe('demands in an address', () => {
+  const read = (query: string) => parseDemands(new URLSearchParams(query));
+  it.each<[Demands, string]>([
+    [{ iact: true }, '&iact=yes'],
+    [{ iact: false, aauth: ['pwd'] }, '&iact=no&aauth=pwd'],
+    [{ iact: true, aauth: ['pwd', 'x-&=%!+'], maxAge: 300 }, '&iact=yes&aauth=pwd%2Cx-%26%3D%25!%2B&maxAge=300'],
+  ])('%j is written and read', (demands, text) => {
+    expect(formatDemands(demands)).toBe(text);
+    expect(read(text)).toEqual({ iact: undefined, aauth: undefined, maxAge: undefined, ...demands });
+  });
+
+  it.each([
+    '',
+    'iact=',
+    'iact=YES',
+    'iact=true',
+    'iact=constructor',
+    'aauth=',
+    'aauth=,',
+    'aauth=a,,b',
+    'aauth=a%20b',
+    `aauth=${'a'.repeat(257)}`,
+    'maxAge=',
+    'maxAge=0',
+    'maxAge=-1',
+    'maxAge=x',
+    'maxAge=1e99',
+    'maxAge=NaN',
+  ])('%j asks for nothing', (query) => {
+    expect(read(query)).toBeUndefined();
+  });
+
+  it('maxAge asks for interaction, whatever iact says', () => {
+    expect(read('iact=no&maxAge=5')).toMatchObject({ iact: true, maxAge: 5 });
+  });
+});
+
+describe('[login 9] ending all sessions of a person', () => {
+  it('ends those that there are, on every process that shares the store, and none that begin later', async () => {
+    const store = new MemoryStore({ now });
+    const events: LogEvent[] = [];
+    const [waa, other] = [makeWAA({ store, log: (event) => events.push(event) }), makeWAA({ store })];
+    await Promise.all([waa.ready, other.ready]);
+    const [one, two, stranger] = [await logIn(waa), await logIn(other), await logIn(waa, { principal: 'test0002' })];
+    const ended: string[] = [];
+    other.watch(one.auth, ({ code }) => ended.push(code));
+    other.watch(stranger.auth, () => ended.push('stranger'));
+    await waa.endSessions('test0001');
+    expect(ended).toEqual(['ERR_SESSION_REVOKED']);
+    for (const { cookie } of [one, two]) {
+      for (const process of [waa, other]) {
+        expect(() => process.openSession(cookie)).toThrow(expect.objectContaining({ code: 'ERR_SESSION_REVOKED' }));
+      }
+    }
+    expect(waa.openSession(stranger.cookie).principal).toBe('test0002');
+    expect(waa.openSession((await logIn(waa)).cookie).principal).toBe('test0001');
+    expect(events.filter(({ event }) => event === 'revoked')).toMatchObject([{ principal: 'test0001' }]);
+    // A process that starts later knows it too.
+    const late = makeWAA({ store });
+    await late.ready;
+    expect(() => late.openSession(one.cookie)).toThrow('was ended');
+    await Promise.all([waa, other, late].map((each) => each.close()));
+  });
+
+  it('needs no clocks: whoever began a login before and finishes it after is logged in', async () => {
+    const waa = makeWAA();
+    const before = waa.startLogin('/');
+    await waa.endSessions('test0001');
+    const { cookie } = await waa.finishLogin(wls.respond(before.location), before.nonce);
+    time -= 3_000;
+    expect(waa.openSession(cookie as string).principal).toBe('test0001');
+  });
+
+  it('is of one login service: the same name at another is another person', async () => {
+    const store = new MemoryStore({ now });
+    const waa = makeWAA({ store });
+    const other = makeWAA({ store, wls: { ...wls.profile, name: 'other' } });
+    const { cookie } = await logIn(other);
+    await waa.endSessions('test0001');
+    expect(other.openSession(cookie)).toMatchObject({ principal: 'test0001', wls: 'other' });
+  });
+});
+
+describe('a ticket', () => {
+  async function withTicket(config: Partial<Config> = {}) {
+    const waa = makeWAA(config);
+    const login = await logIn(waa);
+    return { waa, ...login, ...(await waa.makeTicket(login.cookie)) };
+  }
+
+  it('stands for its session, once', async () => {
+    const { waa, auth, ticket, expires } = await withTicket();
+    expect(expires).toEqual(new Date(start + 30_000));
+    expect(await waa.takeTicket(ticket)).toEqual({ ...auth, via: 'ticket' });
+    expect(await refusal(waa.takeTicket(ticket))).toMatchObject({ code: 'ERR_TOKEN_INVALID', status: 401 });
+  });
+
+  it('is good for half a minute', async () => {
+    const { waa, ticket } = await withTicket();
+    time += 30_000;
+    expect(await refusal(waa.takeTicket(ticket))).toMatchObject({ code: 'ERR_TOKEN_INVALID' });
+  });
+
+  it('ends with its session', async () => {
+    const { waa, auth, ticket } = await withTicket();
+    await waa.endSession(auth);
+    expect(await refusal(waa.takeTicket(ticket))).toMatchObject({ code: 'ERR_SESSION_REVOKED' });
+  });
+
+  it('is not a session cookie, nor the other way round', async () => {
+    const { waa, cookie, ticket } = await withTicket();
+    expect(() => waa.openSession(ticket)).toThrow(SessionError);
+    expect(await refusal(waa.takeTicket(cookie))).toMatchObject({ code: 'ERR_TOKEN_INVALID' });
+  });
+
+  it('is kept as a hash only', async () => {
+    const store = new MemoryStore({ now });
+    const put = vi.spyOn(store, 'put');
+    const { ticket, cookie } = await withTicket({ store });
+    expect(put).toHaveBeenCalledTimes(1);
+    expect(JSON.stringify(put.mock.calls)).not.toContain(ticket);
+    expect(JSON.stringify(put.mock.calls)).not.toContain(cookie);
+  });
+
+  it('is one of at most sixteen of a session that are not used yet', async () => {
+    const { waa, cookie, ticket } = await withTicket();
+    for (let i = 1; i < 16; i++) await waa.makeTicket(cookie);
+    expect(await refusal(waa.makeTicket(cookie))).toMatchObject({ code: 'ERR_LIMIT_REACHED', status: 429 });
+    expect((await waa.makeTicket((await logIn(waa)).cookie)).ticket).not.toBe(ticket);
+    await waa.takeTicket(ticket);
+    await waa.makeTicket(cookie);
+    time += 30_000;
+    for (let i = 0; i < 16; i++) await waa.makeTicket(cookie);
+  });
+
+  it('is not made without a live session', async () => {
+    const { waa, auth, cookie } = await withTicket();
+    await waa.endSession(auth);
+    expect(await refusal(waa.makeTicket(cookie))).toMatchObject({ code: 'ERR_SESSION_REVOKED' });
+    expect(await refusal(waa.makeTicket(undefined))).toMatchObject({ code: 'ERR_SESSION_MISSING' });
+  });
+});
+
+it('[login 5] a session that no browser would keep is an error, not a session', async () => {
+  const ptags = Array.from({ length: 400 }, (_, i) => `tag-number-${i}`);
+  const error = await refusal(logIn(makeWAA(), { ptags }));
+  expect(error).toMatchObject({
+    code: 'ERR_COOKIES_BLOCKED',
+    message: expect.stringContaining('no browser would keep'),
   });
 });
 

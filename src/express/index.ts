@@ -1,40 +1,46 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { checkOptions, texts } from '../config.js';
-import { SessionError, WebauthError } from '../errors.js';
+import { type Demands, demandRules, parseDemands, readDemands } from '../demands.js';
+import { SessionError, VerificationError, WebauthError } from '../errors.js';
 import { checkFormOrigin, formatCookie, isNavigation, readCookie, requestTarget } from '../http.js';
+import { checkOptions, type Rules, texts } from '../options.js';
 import { responseFromQuery } from '../response.js';
 import type { Auth } from '../session/session.js';
 import type { Requirements, WAA } from '../waa.js';
-import { sendFailure, sendLogout } from './pages.js';
+import { sendData, sendFailure, sendLogout } from './pages.js';
 
 type Next = (error?: unknown) => void;
 
 /** Middleware for Express 4 and 5, or anything else that calls `(request, response, next)`. */
 export type Middleware = (request: IncomingMessage, response: ServerResponse, next: Next) => void;
 
+/** Whom a route lets through: people who may enter, and have authenticated as it demands. */
+export interface RouteRequirements extends Requirements, Demands {}
+
 /** What {@link webauth} makes. */
 export interface Webauth extends Middleware {
   /**
-   * Lets through only people who are logged in and may enter. Browsers going to a page are sent to log in; programs get
-   * 401 with a `loginUrl`; people who may not enter get 403.
+   * Lets through only people who are logged in and may enter. Browsers going to a page are sent to log in, also where the
+   * login that there is does not meet the demands; programs get 401 with a `loginUrl`; people who may not enter get 403.
+   * @throws TypeError at once if these are no requirements.
    */
-  require(requirements?: Requirements): Middleware;
+  require(requirements?: RouteRequirements): Middleware;
   /** Error handler: a page for people, JSON for programs. Install it last. Other errors than ours are passed on. */
   readonly failurePage: (error: unknown, request: IncomingMessage, response: ServerResponse, next: Next) => void;
 }
 
 /**
  * Sets `request.auth` where somebody is logged in, and serves the routes of the login, under the path of `baseUrl`:
- * `/webauth/login`, `/webauth/callback`, `/webauth/logout`. Failures go to the next error handler.
+ * `/webauth/login`, `/webauth/callback`, `/webauth/logout`, `/webauth/ticket`. Failures go to the next error handler.
  */
 export function webauth(waa: WAA): Webauth {
   const glue = glues.get(waa) ?? new Glue(waa);
   glues.set(waa, glue);
   const middleware: Middleware = (request, response, next) => glue.handle(request, response, next);
   return Object.assign(middleware, {
-    require: (requirements: Requirements = {}): Middleware => {
-      checkOptions('require()', requirements, { principals: texts, ptags: texts });
-      return (request, response, next) => glue.require(requirements, request, response, next);
+    require: (requirements: RouteRequirements = {}): Middleware => {
+      checkOptions('require()', requirements, rules);
+      const demands = readDemands(requirements);
+      return (request, response, next) => glue.require(requirements, demands, request, response, next);
     },
     failurePage: (error: unknown, request: IncomingMessage, response: ServerResponse, next: Next): void => {
       if (!(error instanceof WebauthError) || response.headersSent) next(error);
@@ -43,6 +49,8 @@ export function webauth(waa: WAA): Webauth {
   });
 }
 
+const rules: Rules<RouteRequirements> = { principals: texts, ptags: texts, ...demandRules };
+
 /** One for each application, however often its middleware is made. */
 const glues = new WeakMap<WAA, Glue>();
 
@@ -50,6 +58,13 @@ type Route = (request: IncomingMessage, response: ServerResponse) => void | Prom
 
 /** Who is logged in on a request, or why nobody is. */
 type Visitor = { readonly auth: Auth } | { readonly problem: SessionError };
+
+/** Requests whose `auth` is ours, and not from some other middleware. */
+const ours = new WeakSet<IncomingMessage>();
+
+/** What the cookie of a login that has just succeeded says of it. */
+const LOGGED_IN = '1';
+const AS_DEMANDED = '2';
 
 class Glue {
   readonly #waa: WAA;
@@ -61,17 +76,17 @@ class Glue {
   constructor(waa: WAA) {
     this.#waa = waa;
     this.#host = new URL(waa.origin).host;
-    const { login, callback, logout } = waa.routes;
+    const { login, callback, logout, ticket } = waa.routes;
     this.#routes = new Map<string, Record<string, Route>>([
       [login, { GET: (...at) => this.#login(...at) }],
       [callback, { GET: (...at) => this.#callback(...at) }],
       [logout, { GET: (...at) => this.#logoutPage(...at), POST: (...at) => this.#logout(...at) }],
+      [ticket, { POST: (...at) => this.#ticket(...at) }],
     ]);
   }
 
   handle(request: IncomingMessage, response: ServerResponse, next: Next): void {
-    const visitor = this.#visitor(request);
-    request.auth = 'auth' in visitor ? visitor.auth : undefined;
+    this.#setAuth(request, this.#visitor(request));
     const methods = this.#routes.get(requestTarget(request).path);
     if (methods === undefined) return next();
     const route = Object.hasOwn(methods, request.method ?? '') ? methods[request.method as string] : undefined;
@@ -79,20 +94,37 @@ class Glue {
     this.#run(route, request, response, next);
   }
 
-  require(requirements: Requirements, request: IncomingMessage, response: ServerResponse, next: Next): void {
+  require(
+    who: Requirements,
+    demands: Demands | undefined,
+    request: IncomingMessage,
+    response: ServerResponse,
+    next: Next,
+  ): void {
     const visitor = this.#visitors.get(request);
     if (visitor === undefined) {
       return next(new TypeError('require() needs app.use(webauth(waa)) before it, which also serves the login itself'));
     }
-    if ('problem' in visitor) return this.#turnAway(visitor.problem, request, response, next);
+    if ('problem' in visitor) return this.#turnAway(visitor.problem, demands, request, response, next);
+    const { auth } = visitor;
     try {
-      this.#waa.authorise(visitor.auth, requirements);
+      this.#waa.authorise(auth, who);
     } catch (error) {
-      return this.#fail(error, response, next);
+      return this.#fail(error, response, next, auth);
     }
-    request.auth = visitor.auth;
+    const unmet = demands && this.#waa.unmet(auth, demands);
+    if (unmet) return this.#turnAway(unmet, demands, request, response, next);
+    request.auth = auth;
     keepPrivate(response);
     next();
+  }
+
+  /** Of several copies, for several login services, one that knows nobody leaves what another one found. */
+  #setAuth(request: IncomingMessage, visitor: Visitor): void {
+    if ('auth' in visitor) {
+      request.auth = visitor.auth;
+      ours.add(request);
+    } else if (!ours.has(request)) request.auth = undefined;
   }
 
   #visitor(request: IncomingMessage): Visitor {
@@ -112,19 +144,29 @@ class Glue {
     }
   }
 
-  #turnAway(problem: SessionError, request: IncomingMessage, response: ServerResponse, next: Next): void {
+  #turnAway(
+    problem: SessionError,
+    demands: Demands | undefined,
+    request: IncomingMessage,
+    response: ServerResponse,
+    next: Next,
+  ): void {
+    const { path } = requestTarget(request);
+    if (!this.#waa.reaches(path)) return this.#fail(outOfReach(path, this.#waa.cookies.path), response, next);
     const returnTo = this.#returnPath(request);
     // Of a cookie that we did not make, people are told: to send them to log in, again and again, would hide it.
     const canLogIn = problem.status === 401 && problem.code !== 'ERR_SESSION_INVALID';
     if (canLogIn && isNavigation(request)) {
-      return this.#run((...at) => this.#redirectToLogin(returnTo, ...at), request, response, next);
+      const need = { returnTo, demands, problem };
+      return this.#run((...at) => this.#redirectToLogin(need, ...at), request, response, next);
     }
-    problem.loginUrl = this.#waa.loginUrl(returnTo);
+    problem.loginUrl = this.#waa.loginUrl(returnTo, demands);
     this.#fail(problem, response, next);
   }
 
-  #redirectToLogin(returnTo: string, request: IncomingMessage, response: ServerResponse): void {
+  #redirectToLogin(need: Need, request: IncomingMessage, response: ServerResponse): void {
     const { origin, routes, cookies } = this.#waa;
+    const { returnTo, demands } = need;
     const { path, query } = requestTarget(request);
     const asked = path === routes.login;
     // The cookie of this login has to be set where the login service sends people back to. `moved` ends it there: a
@@ -132,48 +174,87 @@ class Glue {
     const moved = asked && /(?:^|&)moved=1(?:&|$)/.test(query);
     if (request.headers.host !== this.#host && !moved) {
       this.#waa.log('info', 'login started', `asked for under another name than that of baseUrl, ${this.#host}`);
-      return redirect(response, `${origin}${this.#waa.loginUrl(returnTo)}&moved=1`);
+      return redirect(response, `${origin}${this.#waa.loginUrl(returnTo, demands)}&moved=1`);
     }
-    // A login has just succeeded: unless a person asks for another, by a click, this would go round and round.
+    // A person who clicks may have another login; by itself it would go round and round.
     const clicked = asked && request.headers['sec-fetch-user'] === '?1';
-    if (!clicked && this.#cookie(request, cookies.done) !== undefined) throw this.#waa.loginWasLost(returnTo);
-    const { location, nonce } = this.#waa.startLogin(returnTo, this.#cookie(request, cookies.login));
-    this.#setCookie(response, cookies.login, nonce, this.#waa.loginTime);
-    redirect(response, location);
+    if (!clicked) this.#refuseLoop(need, request);
+    const visitor = this.#visitor(request);
+    const live = 'auth' in visitor ? visitor.auth : undefined;
+    const nonce = this.#cookie(request, cookies.login);
+    const login = this.#waa.startLogin(returnTo, nonce, demands, live);
+    this.#setCookie(response, cookies.login, login.nonce, this.#waa.loginTime);
+    redirect(response, login.location);
+  }
+
+  /** A login has just succeeded, and another one is needed all the same: it would be in vain too. */
+  #refuseLoop({ returnTo, demands, problem }: Need, request: IncomingMessage): void {
+    const { cookies } = this.#waa;
+    const done = this.#cookie(request, cookies.done);
+    const insufficient = problem.code === 'ERR_STEP_UP_REQUIRED';
+    if (done === undefined || (insufficient && done !== AS_DEMANDED)) return;
+    const kept = this.#cookie(request, cookies.session) !== undefined;
+    const why = kept ? problem.message : 'the browser did not keep its session cookie';
+    const code = insufficient ? 'ERR_IACT_UNSATISFIED' : 'ERR_COOKIES_BLOCKED';
+    const error = new VerificationError(code, `a login has just succeeded, and it was in vain: ${why}`);
+    error.loginUrl = this.#waa.loginUrl(returnTo, demands);
+    throw error;
   }
 
   #login(request: IncomingMessage, response: ServerResponse): void {
-    const returnTo = new URLSearchParams(requestTarget(request).query).get('return') ?? '';
-    if (request.auth) redirect(response, this.#waa.origin + this.#waa.safeReturn(returnTo));
-    else this.#redirectToLogin(returnTo, request, response);
+    const query = new URLSearchParams(requestTarget(request).query);
+    const returnTo = query.get('return') ?? '';
+    const demands = parseDemands(query);
+    const visitor = this.#visitor(request);
+    const problem = 'problem' in visitor ? visitor.problem : demands && this.#waa.unmet(visitor.auth, demands);
+    if (problem) this.#redirectToLogin({ returnTo, demands, problem }, request, response);
+    else redirect(response, this.#waa.origin + this.#waa.safeReturn(returnTo));
   }
 
   async #callback(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const { origin, cookies } = this.#waa;
     const encoded = responseFromQuery(requestTarget(request).query);
-    const login = await this.#waa.finishLogin(encoded, readCookie(request, cookies.login), request.auth);
+    const visitor = this.#visitor(request);
+    const live = 'auth' in visitor ? visitor.auth : undefined;
+    const login = await this.#waa.finishLogin(encoded, readCookie(request, cookies.login), live);
     if (login.cookie !== undefined) {
-      this.#setCookie(response, cookies.session, login.cookie);
+      this.#setSession(response, login.cookie);
       this.#setCookie(response, cookies.login, '', 0);
-      this.#setCookie(response, cookies.done, '1', login.doneTime);
+      this.#setCookie(response, cookies.done, login.demanded ? AS_DEMANDED : LOGGED_IN, login.doneTime);
     }
     redirect(response, origin + login.returnTo);
   }
 
+  async #ticket(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    checkFormOrigin(request, this.#waa.origins);
+    const visitor = this.#visitor(request);
+    if ('problem' in visitor) {
+      visitor.problem.loginUrl = this.#waa.loginUrl(this.#returnPath(request));
+      throw visitor.problem;
+    }
+    sendData(response, 200, await this.#waa.makeTicket(readCookie(request, this.#waa.cookies.session)));
+  }
+
   #logoutPage(request: IncomingMessage, response: ServerResponse): void {
-    sendLogout(this.#waa, request.auth, response);
+    const visitor = this.#visitor(request);
+    sendLogout(this.#waa, 'auth' in visitor ? visitor.auth : undefined, response);
   }
 
   async #logout(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const { origin, origins, cookies, routes } = this.#waa;
     checkFormOrigin(request, origins);
-    this.#setCookie(response, cookies.session, '', 0);
+    this.#setSession(response, '', 0);
     this.#setCookie(response, cookies.done, '', 0);
     const visitor = this.#visitor(request);
-    if ('auth' in visitor) await this.#waa.endSession(visitor.auth);
+    if ('auth' in visitor) await this.#end(visitor.auth, requestTarget(request).query);
     // The cookie is gone, but nobody can be told that the session is.
     else if (visitor.problem.code === 'ERR_STORE_UNAVAILABLE') throw visitor.problem;
     redirect(response, origin + routes.logout);
+  }
+
+  async #end(auth: Auth, query: string): Promise<void> {
+    await this.#waa.endSession(auth);
+    if (/(?:^|&)everywhere=yes(?:&|$)/.test(query)) await this.#waa.endSessions(auth.principal);
   }
 
   #run(route: Route, request: IncomingMessage, response: ServerResponse, next: Next): void {
@@ -181,8 +262,8 @@ class Glue {
     done.catch((error) => this.#fail(error, response, next)).catch(next);
   }
 
-  #fail(error: unknown, response: ServerResponse, next: Next): void {
-    if (error instanceof WebauthError) this.#waa.refused(error);
+  #fail(error: unknown, response: ServerResponse, next: Next, auth?: Auth): void {
+    if (error instanceof WebauthError) this.#waa.refused(error, auth);
     if (!response.headersSent) response.setHeader('Cache-Control', 'no-store');
     next(error);
   }
@@ -196,8 +277,12 @@ class Glue {
     }
   }
 
-  #setCookie(response: ServerResponse, name: string, value: string, maxAge?: number): void {
-    const options = { secure: this.#waa.cookies.secure, ...(maxAge === undefined ? {} : { maxAge }) };
+  #setSession(response: ServerResponse, value: string, maxAge?: number): void {
+    this.#setCookie(response, this.#waa.cookies.session, value, maxAge, this.#waa.cookies.path);
+  }
+
+  #setCookie(response: ServerResponse, name: string, value: string, maxAge?: number, path = '/'): void {
+    const options = { secure: this.#waa.cookies.secure, path, ...(maxAge === undefined ? {} : { maxAge }) };
     response.appendHeader('Set-Cookie', formatCookie(name, value, options));
   }
 
@@ -211,6 +296,20 @@ class Glue {
     const from = referer !== undefined && URL.canParse(referer) ? new URL(referer) : undefined;
     return from?.origin === this.#waa.origin ? from.pathname + from.search : '';
   }
+}
+
+/** Why somebody has to log in, and what for. */
+interface Need {
+  readonly returnTo: string;
+  readonly demands: Demands | undefined;
+  readonly problem: SessionError;
+}
+
+function outOfReach(path: string, cookiePath: string): VerificationError {
+  return new VerificationError(
+    'ERR_COOKIES_BLOCKED',
+    `${JSON.stringify(path.slice(0, 100))} needs a login, and browsers send the session to ${cookiePath} only: its route, or cookiePath, has to be another`,
+  );
 }
 
 /** What is behind a guard is for this person only, unless the handler says otherwise. */

@@ -8,10 +8,11 @@ import type { WAA } from '../waa.js';
 
 /** Answers with what went wrong: a page for people, JSON for programs. */
 export function sendFailure(waa: WAA, error: WebauthError, request: IncomingMessage, response: ServerResponse): void {
+  const { code, message, loginUrl } = error;
   if (error.status === 401) response.setHeader('WWW-Authenticate', `Ucam-WebAuth realm="${waa.origin}"`);
   if (error.status === 503) response.setHeader('Retry-After', '5');
   if (wantsPage(request)) sendFailurePage(waa, error, request, response);
-  else sendFailureData(error, response);
+  else sendData(response, error.status, { error: { code, message, loginUrl } });
 }
 
 /** Offers the logout, or says that it is done and what remains: the session at the login service. */
@@ -37,6 +38,18 @@ const advice: { readonly [code in ErrorCode]?: readonly [heading: string, advice
   ERR_SESSION_EXPIRED: ['Please log in again', 'Your session is over.'],
   ERR_SESSION_IDLE: ['Please log in again', 'Your session is over.'],
   ERR_SESSION_REVOKED: ['Please log in again', 'Your session was ended.'],
+  ERR_STEP_UP_REQUIRED: [
+    'Please authenticate again',
+    'You are logged in, and this asks you to show once more who you are.',
+  ],
+  ERR_IACT_UNSATISFIED: [
+    'That login is not what this page asks for',
+    'Try again. If that does not help, please tell whoever runs this site.',
+  ],
+  ERR_AUTH_UNACCEPTABLE: [
+    'That way of logging in is not enough here',
+    'Try again in another way. If that does not help, please tell whoever runs this site.',
+  ],
   ERR_SESSION_INVALID: [
     'Please log in again',
     'Your browser sent a session that this site did not make. If logging in again does not help, delete the cookies of this site.',
@@ -83,10 +96,10 @@ function links(waa: WAA, error: WebauthError): Html {
   return html`<p><a class="button main" href="${error.loginUrl ?? waa.loginUrl('')}">${label}</a></p>`;
 }
 
-function sendFailureData(error: WebauthError, response: ServerResponse): void {
-  const { code, message, loginUrl } = error;
-  const body = JSON.stringify({ error: { code, message, loginUrl } });
-  response.writeHead(error.status, {
+/** Answers with JSON that nobody may store. */
+export function sendData(response: ServerResponse, status: number, data: object): void {
+  const body = JSON.stringify(data);
+  response.writeHead(status, {
     'Content-Type': 'application/json',
     'Content-Length': Buffer.byteLength(body),
     'Cache-Control': 'no-store',
@@ -98,7 +111,8 @@ function sendFailureData(error: WebauthError, response: ServerResponse): void {
 function logoutForm(waa: WAA, auth: Auth): Html {
   return html`<h1>Log out?</h1>
     <p>You are logged in as <strong>${auth.principal}</strong>.</p>
-    <form method="post" action="${waa.routes.logout}"><button class="main">Log out</button></form>`;
+    <form method="post" action="${waa.routes.logout}" class="row"><button class="main">Log out</button>
+      <button formaction="${waa.routes.logout}?everywhere=yes">Log out on all my devices</button></form>`;
 }
 
 function loggedOut(waa: WAA): Html {

@@ -1,13 +1,26 @@
+import { createHash } from 'node:crypto';
 import { SessionError } from '../errors.js';
+import type { Auth } from './session.js';
 import type { Entry, Store } from './store.js';
 
-const PREFIX = 'revoked:';
+/** Of a session that was ended; and of a person all of whose logins below a number were. */
+const SESSION = 'revoked:';
+const PERSON = 'cut:';
+
+/** What is looked at to tell whether a session was ended. */
+type Handle = Pick<Auth, 'sessionId' | 'wls' | 'principal' | 'login'>;
+
+/** Logins below a number are ended. Instants are seconds. */
+interface Cut {
+  readonly below: number;
+  readonly ends: number;
+}
 
 /** Called once, with why the session is over. */
 export type OnEnd = (error: SessionError) => void;
 
 interface Watch {
-  readonly id: string;
+  readonly handle: Handle;
   readonly ends: number;
   readonly onEnd: OnEnd;
 }
@@ -20,6 +33,7 @@ export class LiveSessions {
   readonly #store: Store;
   readonly #now: () => Date;
   readonly #revoked = new Map<string, number>();
+  readonly #cuts = new Map<string, Cut>();
   readonly #watches = new Map<string, Set<Watch>>();
   /** Watches by the second in which they end, so that the clock looks only at those that are due. */
   readonly #due = new Map<number, Set<Watch>>();
@@ -39,32 +53,44 @@ export class LiveSessions {
   async start(): Promise<void> {
     this.#unsubscribe();
     this.#unsubscribe = await this.#store.subscribe((entry) => this.#learn(entry));
-    for (const entry of await this.#store.list(PREFIX)) this.#learn(entry);
+    for (const prefix of [SESSION, PERSON]) {
+      for (const entry of await this.#store.list(prefix)) this.#learn(entry);
+    }
   }
 
   /** How many revocations it knows just now. */
   get size(): number {
-    return this.#revoked.size;
+    return this.#revoked.size + this.#cuts.size;
   }
 
-  isRevoked(id: string): boolean {
-    return this.#revoked.size > 0 && this.#revoked.has(id);
+  isRevoked(handle: Handle): boolean {
+    return (
+      (this.#revoked.size > 0 && this.#revoked.has(handle.sessionId)) ||
+      (this.#cuts.size > 0 && handle.login < (this.#cuts.get(personKey(handle.wls, handle.principal))?.below ?? 0))
+    );
   }
 
   /** Ends a session everywhere. It is remembered until the session would have ended by itself. */
   async revoke(id: string, ends: Date): Promise<void> {
-    await this.#store.put(PREFIX + id, '', ends);
+    await this.#store.put(SESSION + id, '', ends);
+  }
+
+  /** Ends all sessions of a person, whenever and wherever they began. @param ends when the last of them would end. */
+  async revokeAll(wls: string, principal: string, ends: Date): Promise<void> {
+    const below = await this.#store.next();
+    // A key for each cut: of two at a time, the earlier must not replace the later.
+    await this.#store.put(`${PERSON}${personKey(wls, principal)}:${below}`, '', ends);
   }
 
   /** Calls back once when the session ends, by revocation or by the clock. Returns a function that stops watching. */
-  watch(id: string, ends: Date, onEnd: OnEnd): () => void {
-    const over = this.isRevoked(id) ? revoked() : ends <= this.#now() ? expired() : undefined;
+  watch(handle: Handle, ends: Date, onEnd: OnEnd): () => void {
+    const over = this.isRevoked(handle) ? revoked() : ends <= this.#now() ? expired() : undefined;
     if (over !== undefined) {
       onEnd(over);
       return () => {};
     }
-    const watch = { id, ends: Math.ceil(ends.getTime() / 1000), onEnd };
-    add(this.#watches, id, watch);
+    const watch = { handle, ends: Math.ceil(ends.getTime() / 1000), onEnd };
+    add(this.#watches, handle.sessionId, watch);
     add(this.#due, watch.ends, watch);
     this.#timer ??= setInterval(() => this.sweep(), 500).unref();
     return () => this.#forget(watch);
@@ -86,11 +112,27 @@ export class LiveSessions {
   }
 
   #learn({ key, expires }: Entry): void {
-    if (!key.startsWith(PREFIX)) return;
-    const id = key.slice(PREFIX.length);
+    const ends = Math.ceil(expires.getTime() / 1000);
+    const [, person = '', below] = key.split(':');
+    if (key.startsWith(SESSION)) this.#learnSession(key.slice(SESSION.length), ends);
+    else if (key.startsWith(PERSON)) this.#learnCut(person, { below: Number(below), ends });
+  }
+
+  #learnSession(id: string, ends: number): void {
     this.#prune();
-    this.#revoked.set(id, Math.ceil(expires.getTime() / 1000));
+    this.#revoked.set(id, ends);
     for (const watch of this.#watches.get(id) ?? []) this.#end(watch, revoked());
+  }
+
+  /** Looks at all watches: it is rare, and an index would cost each socket. */
+  #learnCut(person: string, cut: Cut): void {
+    this.#prune();
+    // Two may arrive in the wrong order.
+    if (cut.below <= (this.#cuts.get(person)?.below ?? 0)) return;
+    this.#cuts.set(person, cut);
+    for (const watches of this.#watches.values()) {
+      for (const watch of watches) if (this.isRevoked(watch.handle)) this.#end(watch, revoked());
+    }
   }
 
   /** Forgets, once a minute at most, revocations of sessions that are over anyway. */
@@ -99,6 +141,7 @@ export class LiveSessions {
     if (Math.abs(now - this.#pruned) < 60) return;
     this.#pruned = now;
     for (const [id, ends] of this.#revoked) if (ends <= now) this.#revoked.delete(id);
+    for (const [person, { ends }] of this.#cuts) if (ends <= now) this.#cuts.delete(person);
   }
 
   #end(watch: Watch, error: SessionError): void {
@@ -114,7 +157,7 @@ export class LiveSessions {
   }
 
   #forget(watch: Watch): void {
-    remove(this.#watches, watch.id, watch);
+    remove(this.#watches, watch.handle.sessionId, watch);
     remove(this.#due, watch.ends, watch);
     if (this.#watches.size > 0) return;
     clearInterval(this.#timer);
@@ -132,12 +175,19 @@ export class LiveSessions {
   }
 }
 
-export function revoked(): SessionError {
-  return new SessionError('ERR_SESSION_REVOKED', 'the session was ended');
+export function revoked(why?: string): SessionError {
+  return new SessionError('ERR_SESSION_REVOKED', `the session was ended${why === undefined ? '' : `: ${why}`}`);
 }
 
 export function expired(): SessionError {
   return new SessionError('ERR_SESSION_EXPIRED', 'the session is over: log in again');
+}
+
+/** Hashed, so that the store does not say who was logged out. */
+function personKey(wls: string, principal: string): string {
+  return createHash('sha256')
+    .update(JSON.stringify([wls, principal]))
+    .digest('base64url');
 }
 
 function add<K>(sets: Map<K, Set<Watch>>, key: K, watch: Watch): void {

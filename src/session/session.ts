@@ -12,6 +12,8 @@ export interface Session {
   readonly sso: readonly string[];
   /** Name of the login service. */
   readonly wls: string;
+  /** Its login's number: larger than those of all logins before. */
+  readonly login: number;
   /** When the login service made the response. */
   readonly issue: number;
   readonly loggedIn: number;
@@ -35,34 +37,43 @@ export interface Lifetimes {
 export interface Auth {
   readonly principal: string;
   readonly ptags: readonly string[];
+  /** Name of the login service that says so: the same principal of another one is another person. */
+  readonly wls: string;
   /** Names the session in logs and tables. It is not a credential. */
   readonly sessionId: string;
   /** The kind of credential that was shown. */
-  readonly via: 'cookie';
+  readonly via: 'cookie' | 'ticket';
   readonly loggedInAt: Date;
+  /** Larger than the number of every login before. */
+  readonly login: number;
   readonly expires: Date;
   readonly expiresBecause: EndsBecause;
   /** How the user authenticated for this login; empty if the login service relied on `sso`. */
   readonly auth: string;
   readonly sso: readonly string[];
+  /** When the user authenticated for this login, if they did and the login service did not rely on `sso`. */
+  readonly interactiveAt: Date | undefined;
 }
 
 /** What the application is told of a session. @param maxLife seconds, as configured now. */
-export function describe(session: Session, maxLife: number): Auth {
-  const { principal, ptags, id, issue, loggedIn, auth, sso, expires, because } = session;
+export function describe(session: Session, maxLife: number, via: Auth['via'] = 'cookie'): Auth {
+  const { principal, ptags, wls, id, login, issue, loggedIn, auth, sso, expires, because } = session;
   // A shorter life than at the login holds at once. A longer one does not revive what was forgotten as over.
   const longest = issue + maxLife * 1000;
   const shortened = longest < expires;
   return {
     principal,
     ptags,
+    wls,
     sessionId: id,
-    via: 'cookie',
+    via,
     loggedInAt: new Date(loggedIn),
+    login,
     expires: new Date(shortened ? longest : expires),
     expiresBecause: shortened ? 'maxLife' : because,
     auth,
     sso,
+    interactiveAt: auth === '' ? undefined : new Date(issue),
   };
 }
 
@@ -81,8 +92,9 @@ export function sessionEnd(
 }
 
 export function sealSession(sealer: Sealer, session: Session): string {
-  const { id, principal, ptags, auth, sso, wls, issue, loggedIn, expires, because, mark } = session;
-  return sealer.seal(JSON.stringify([id, principal, ptags, auth, sso, wls, issue, loggedIn, expires, because, mark]));
+  const { id, principal, ptags, auth, sso, wls, login, issue, loggedIn, expires, because, mark } = session;
+  const values = [id, principal, ptags, auth, sso, wls, login, issue, loggedIn, expires, because, mark];
+  return sealer.seal(JSON.stringify(values));
 }
 
 /** @throws SessionError ERR_SESSION_INVALID for what we did not make; ERR_SESSION_MISSING for a secret we do not have. */
@@ -90,9 +102,14 @@ export function openSession(sealer: Sealer, sealed: string): Session {
   const opened = sealer.open(sealed);
   if (opened === 'invalid') throw new SessionError('ERR_SESSION_INVALID', 'the session cookie is not one of ours');
   if (opened === 'unknown') {
-    throw new SessionError('ERR_SESSION_MISSING', 'the session was sealed with a secret that is not in use here');
+    throw new SessionError(
+      'ERR_SESSION_MISSING',
+      'the session cookie was not made here: another application on this host uses its name too, or the secret changed',
+    );
   }
   // Whatever opens was sealed by us, so it has this form.
-  const [id, principal, ptags, auth, sso, wls, issue, loggedIn, expires, because, mark] = JSON.parse(opened.text);
-  return { id, principal, ptags, auth, sso, wls, issue, loggedIn, expires, because, mark };
+  const [id, principal, ptags, auth, sso, wls, login, issue, loggedIn, expires, because, mark] = JSON.parse(
+    opened.text,
+  );
+  return { id, principal, ptags, auth, sso, wls, login, issue, loggedIn, expires, because, mark };
 }

@@ -1,9 +1,9 @@
 import type { EventEmitter } from 'node:events';
 import { type IncomingMessage, STATUS_CODES } from 'node:http';
 import type { Duplex } from 'node:stream';
-import { checkOptions, type Rule, texts } from '../config.js';
 import { WebauthError } from '../errors.js';
 import { checkOrigin, readCookie, requestTarget } from '../http.js';
+import { checkOptions, type Rule, type Rules, texts } from '../options.js';
 import type { Auth } from '../session/session.js';
 import type { Requirements, WAA } from '../waa.js';
 
@@ -150,7 +150,7 @@ function describe(error: unknown): { status: number; code: string; message: stri
   return { status: status === 401 ? 403 : status, code, message };
 }
 
-const upgradeRules: { readonly [K in keyof Required<UpgradeOptions>]: Rule } = {
+const upgradeRules: Rules<UpgradeOptions> = {
   principals: texts,
   ptags: texts,
   origins: [

@@ -1,8 +1,9 @@
-import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject } from 'node:crypto';
+import { createPrivateKey, createPublicKey, generateKeyPairSync, KeyObject } from 'node:crypto';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { isDevelopment, isLoopback } from '../environment.js';
 import { KeySet } from '../keys.js';
+import { callable, checkOptions, flag, isText, type Rules, text } from '../options.js';
 import type { Profile } from '../profiles.js';
 import { type AuthRequest, formatRequest, parseRequest } from '../request.js';
 import { type AuthResponse, formatResponse, formatSigned } from '../response.js';
@@ -163,30 +164,28 @@ export class WLS {
   }
 }
 
-const known = [
-  'accounts',
-  'key',
-  'kid',
-  'sessionLife',
-  'log',
-  'now',
-  'dangerouslyActAsDevelopment',
-  'dangerouslyListenBeyondLoopback',
-];
+const rules: Rules<WLSOptions> = {
+  accounts: [(value) => Array.isArray(value), 'is a list of accounts'],
+  key: [(value) => isText(value) || value instanceof KeyObject, 'is a private key: PEM, or a KeyObject'],
+  kid: text,
+  sessionLife: [
+    (value) => Number.isSafeInteger(value) && (value as number) > 0,
+    'is a whole number of seconds, at least 1',
+  ],
+  log: callable,
+  now: callable,
+  dangerouslyActAsDevelopment: flag,
+  dangerouslyListenBeyondLoopback: flag,
+};
 
 function checkWLS(options: WLSOptions): void {
-  const { accounts, sessionLife = 1, dangerouslyActAsDevelopment } = options;
-  const stray = Object.keys(options).find((name) => !known.includes(name));
-  if (stray !== undefined) throw new TypeError(`createWLS has no option ${stray}; it has: ${known.join(', ')}`);
-  if (!isDevelopment() && !dangerouslyActAsDevelopment) {
+  checkOptions('createWLS', options, rules);
+  if (!isDevelopment() && !options.dangerouslyActAsDevelopment) {
     throw new TypeError(
       'the development login service lets anybody log in as anybody: set NODE_ENV=development, or test (unset, it counts as production)',
     );
   }
-  if (!Number.isSafeInteger(sessionLife) || sessionLife < 1) {
-    throw new TypeError('sessionLife is a whole number of seconds, at least 1');
-  }
-  if (accounts) checkAccounts(accounts);
+  if (options.accounts) checkAccounts(options.accounts);
 }
 
 const fields = 'ver status msg issue id url principal ptags auth sso life params kid sig'.split(' ');

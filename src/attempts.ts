@@ -1,0 +1,86 @@
+import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
+import type { Demands } from './demands.js';
+import { VerificationError } from './errors.js';
+import type { Sealer } from './session/seal.js';
+
+/** How long a login may take, and so how long its cookie is kept: seconds. */
+export const LOGIN_TIME = 30 * 60;
+
+/** What a login was begun for. */
+export interface Purpose {
+  /** The path to come back to. */
+  readonly returnTo: string;
+  readonly demands: Demands;
+  /** Who has to come back, where somebody is logged in already. */
+  readonly principal?: string | undefined;
+}
+
+/** What the token in `params` says of the login that it was made for. */
+export interface Attempt extends Purpose {
+  readonly time: number;
+  readonly nonceHash: string;
+}
+
+/**
+ * Logins that were begun here. Each has a token, which travels in `params` and comes back signed, and belongs to the
+ * browser whose login cookie holds the nonce.
+ */
+export class Attempts {
+  readonly #sealer: Sealer;
+  readonly #now: () => Date;
+
+  constructor(sealer: Sealer, now: () => Date) {
+    this.#sealer = sealer;
+    this.#now = now;
+  }
+
+  /** @param nonce what the login cookie holds already: tabs share it. */
+  begin(
+    { returnTo, demands, principal }: Purpose,
+    nonce?: string,
+  ): { readonly params: string; readonly nonce: string } {
+    const kept = nonce !== undefined && nonceShape.test(nonce) ? nonce : newNonce();
+    const attempt: Attempt = { returnTo, demands, principal, time: this.#now().getTime(), nonceHash: hash(kept) };
+    return { params: this.#sealer.seal(JSON.stringify(attempt)), nonce: kept };
+  }
+
+  /** @throws VerificationError if the token is not one of ours. */
+  open(params: string, nonce: string | undefined): Attempt {
+    const opened = this.#sealer.open(params);
+    if (typeof opened === 'string') throw nonce === undefined ? cookiesBlocked() : notThisAttempt();
+    return JSON.parse(opened.text) as Attempt;
+  }
+
+  /**
+   * Whether the browser that began it is the one that comes back, in time.
+   * @param live whether somebody is logged in there: then another tab may have finished, and used the nonce up.
+   */
+  checkBrowser({ time, nonceHash }: Attempt, nonce: string | undefined, live: boolean): void {
+    if (nonce === undefined && !live) throw cookiesBlocked();
+    if (nonce !== undefined && !timingSafeEqual(Buffer.from(hash(nonce)), Buffer.from(nonceHash)))
+      throw notThisAttempt();
+    if (this.#now().getTime() - time > LOGIN_TIME * 1000) throw cookiesBlocked();
+  }
+}
+
+export function cookiesBlocked(): VerificationError {
+  return new VerificationError(
+    'ERR_COOKIES_BLOCKED',
+    'the browser did not bring back the cookie of this login: cookies are blocked, or the login was finished in another tab, or it took over half an hour',
+  );
+}
+
+// 128 bits in base64url.
+const nonceShape = /^[\w-]{22}$/;
+
+function newNonce(): string {
+  return randomBytes(16).toString('base64url');
+}
+
+function hash(text: string): string {
+  return createHash('sha256').update(text).digest('base64url');
+}
+
+function notThisAttempt(): VerificationError {
+  return new VerificationError('ERR_PARAMS_MISMATCH', 'the response belongs to no login that this browser began here');
+}

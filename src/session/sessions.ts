@@ -1,0 +1,161 @@
+import { SessionError } from '../errors.js';
+import { expired, LiveSessions, type OnEnd, revoked } from './live.js';
+import type { Sealer } from './seal.js';
+import {
+  type Auth,
+  describe,
+  type Lifetimes,
+  newSessionId,
+  openSession,
+  type Session,
+  sealSession,
+  sessionEnd,
+} from './session.js';
+import type { Store } from './store.js';
+import { Tickets } from './tickets.js';
+
+const RETRY_AFTER = 1000; // milliseconds
+
+/** What sessions are made from. */
+export interface SessionsOptions {
+  readonly sealer: Sealer;
+  readonly store: Store;
+  readonly lifetimes: Lifetimes;
+  /** Name of the login service. */
+  readonly wls: string;
+  readonly now: () => Date;
+  /** Is told what fails in the store, since nobody else is. */
+  readonly complain: (message: string) => void;
+}
+
+/** What a session is begun with. */
+export interface Beginning extends Pick<Session, 'principal' | 'ptags' | 'auth' | 'sso'> {
+  readonly issue: Date;
+  /** Seconds. */
+  readonly life: number | undefined;
+}
+
+/** The sessions of one application. Each is in its cookie; what has to be remembered beside that is in the store. */
+export class Sessions {
+  readonly #options: SessionsOptions;
+  readonly #live: LiveSessions;
+  readonly #tickets: Tickets;
+  #mark: string | undefined;
+  #retry: NodeJS.Timeout | undefined;
+  #closed = false;
+  /** Resolves once the store has first been asked, whether or not it answered; until it does, nobody has a session. */
+  readonly ready: Promise<void>;
+
+  constructor(options: SessionsOptions) {
+    this.#options = options;
+    this.#live = new LiveSessions(options.store, options.now);
+    this.#tickets = new Tickets(options.store, options.now);
+    this.ready = this.#start();
+  }
+
+  /** @throws SessionError if the store cannot be reached. */
+  async begin({ principal, ptags, auth, sso, issue, life }: Beginning): Promise<Session> {
+    await this.ready;
+    const { wls, store, lifetimes, now } = this.#options;
+    const mark = this.#known();
+    const who = { id: newSessionId(), principal, ptags, auth, sso, wls };
+    const login = await this.#ask(() => store.next());
+    const times = { issue: issue.getTime(), loggedIn: now().getTime() };
+    return { ...who, login, ...times, ...sessionEnd(times.issue, life, lifetimes), mark };
+  }
+
+  seal(session: Session): string {
+    return sealSession(this.#options.sealer, session);
+  }
+
+  describe(session: Session, via: Auth['via'] = 'cookie'): Auth {
+    return describe(session, this.#options.lifetimes.maxLife, via);
+  }
+
+  /** @throws SessionError if there is no live session in the cookie. */
+  open(cookie: string | undefined): Auth {
+    return this.#check(this.#read(cookie), 'cookie');
+  }
+
+  async makeTicket(cookie: string | undefined): Promise<{ readonly ticket: string; readonly expires: Date }> {
+    const session = this.#read(cookie);
+    this.#check(session, 'cookie');
+    return this.#ask(() => this.#tickets.make(session));
+  }
+
+  async takeTicket(ticket: string): Promise<Auth> {
+    this.#known();
+    return this.#check(await this.#ask(() => this.#tickets.take(ticket)), 'ticket');
+  }
+
+  /** Uses a key up: true the first time. */
+  async spend(key: string, expires: Date): Promise<boolean> {
+    return this.#ask(() => this.#options.store.spend(key, expires));
+  }
+
+  async revoke(auth: Auth): Promise<void> {
+    await this.#ask(() => this.#live.revoke(auth.sessionId, auth.expires));
+  }
+
+  /** @param ends when the last session of the person would end by itself. */
+  async revokeAll(principal: string, ends: Date): Promise<void> {
+    await this.#ask(() => this.#live.revokeAll(this.#options.wls, principal, ends));
+  }
+
+  watch(auth: Auth, onEnd: OnEnd): () => void {
+    return this.#live.watch(auth, auth.expires, onEnd);
+  }
+
+  stop(): void {
+    this.#closed = true;
+    this.#live.stop();
+    clearTimeout(this.#retry);
+  }
+
+  async #start(): Promise<void> {
+    try {
+      await this.#live.start();
+      this.#mark = await this.#options.store.mark();
+      if (this.#closed) this.#live.stop();
+    } catch (error) {
+      this.#options.complain(`the store cannot be reached: ${(error as Error).message}`);
+      if (!this.#closed) this.#retry = setTimeout(() => this.#start(), RETRY_AFTER).unref();
+    }
+  }
+
+  #read(cookie: string | undefined): Session {
+    if (cookie === undefined) throw new SessionError('ERR_SESSION_MISSING', 'nobody is logged in');
+    this.#known();
+    return openSession(this.#options.sealer, cookie);
+  }
+
+  #check(session: Session, via: Auth['via']): Auth {
+    if (session.wls !== this.#options.wls) throw revoked('it was begun with another login service');
+    if (session.mark !== this.#mark) throw revoked('the application was restarted, or its processes share no store');
+    const auth = this.describe(session, via);
+    if (this.#live.isRevoked(auth)) throw revoked();
+    if (auth.expires.getTime() <= this.#options.now().getTime()) throw expired();
+    return auth;
+  }
+
+  /** The store's mark. Without it, nothing can be said of any session. */
+  #known(): string {
+    if (this.#mark === undefined) throw storeAway();
+    return this.#mark;
+  }
+
+  /** Whatever fails in a store is told to the log, and to nobody else. */
+  async #ask<T>(work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (error) {
+      if (error instanceof SessionError) throw error;
+      this.#options.complain(`the store failed: ${(error as Error).message}`);
+      throw storeAway();
+    }
+  }
+}
+
+function storeAway(): SessionError {
+  return new SessionError('ERR_STORE_UNAVAILABLE', 'the store of sessions cannot be reached: try again in a moment');
+}
