@@ -57,7 +57,9 @@ const glues = new WeakMap<WAA, Glue>();
 type Route = (request: IncomingMessage, response: ServerResponse) => void | Promise<void>;
 
 /** Who is logged in on a request, or why nobody is. */
-type Visitor = { readonly auth: Auth } | { readonly problem: SessionError };
+type Visitor =
+  | { readonly auth: Auth; readonly problem?: undefined }
+  | { readonly auth?: undefined; readonly problem: SessionError };
 
 /** Requests whose `auth` is ours, and not from some other middleware. */
 const ours = new WeakSet<IncomingMessage>();
@@ -105,8 +107,8 @@ class Glue {
     if (visitor === undefined) {
       return next(new TypeError('require() needs app.use(webauth(waa)) before it, which also serves the login itself'));
     }
-    if ('problem' in visitor) return this.#turnAway(visitor.problem, demands, request, response, next);
-    const { auth } = visitor;
+    const { auth, problem } = visitor;
+    if (problem) return this.#turnAway(problem, demands, request, response, next);
     try {
       this.#waa.authorise(auth, who);
     } catch (error) {
@@ -120,11 +122,10 @@ class Glue {
   }
 
   /** Of several copies, for several login services, one that knows nobody leaves what another one found. */
-  #setAuth(request: IncomingMessage, visitor: Visitor): void {
-    if ('auth' in visitor) {
-      request.auth = visitor.auth;
-      ours.add(request);
-    } else if (!ours.has(request)) request.auth = undefined;
+  #setAuth(request: IncomingMessage, { auth }: Visitor): void {
+    if (auth === undefined && ours.has(request)) return;
+    request.auth = auth;
+    if (auth) ours.add(request);
   }
 
   #visitor(request: IncomingMessage): Visitor {
@@ -179,10 +180,8 @@ class Glue {
     // A person who clicks may have another login; by itself it would go round and round.
     const clicked = asked && request.headers['sec-fetch-user'] === '?1';
     if (!clicked) this.#refuseLoop(need, request);
-    const visitor = this.#visitor(request);
-    const live = 'auth' in visitor ? visitor.auth : undefined;
     const nonce = this.#cookie(request, cookies.login);
-    const login = this.#waa.startLogin(returnTo, nonce, demands, live);
+    const login = this.#waa.startLogin(returnTo, nonce, demands, this.#visitor(request).auth);
     this.#setCookie(response, cookies.login, login.nonce, this.#waa.loginTime);
     redirect(response, login.location);
   }
@@ -206,7 +205,7 @@ class Glue {
     const returnTo = query.get('return') ?? '';
     const demands = parseDemands(query);
     const visitor = this.#visitor(request);
-    const problem = 'problem' in visitor ? visitor.problem : demands && this.#waa.unmet(visitor.auth, demands);
+    const problem = visitor.auth ? demands && this.#waa.unmet(visitor.auth, demands) : visitor.problem;
     if (problem) this.#redirectToLogin({ returnTo, demands, problem }, request, response);
     else redirect(response, this.#waa.origin + this.#waa.safeReturn(returnTo));
   }
@@ -214,9 +213,8 @@ class Glue {
   async #callback(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const { origin, cookies } = this.#waa;
     const encoded = responseFromQuery(requestTarget(request).query);
-    const visitor = this.#visitor(request);
-    const live = 'auth' in visitor ? visitor.auth : undefined;
-    const login = await this.#waa.finishLogin(encoded, readCookie(request, cookies.login), live);
+    const { auth } = this.#visitor(request);
+    const login = await this.#waa.finishLogin(encoded, readCookie(request, cookies.login), auth);
     if (login.cookie !== undefined) {
       this.#setSession(response, login.cookie);
       this.#setCookie(response, cookies.login, '', 0);
@@ -227,17 +225,16 @@ class Glue {
 
   async #ticket(request: IncomingMessage, response: ServerResponse): Promise<void> {
     checkFormOrigin(request, this.#waa.origins);
-    const visitor = this.#visitor(request);
-    if ('problem' in visitor) {
-      visitor.problem.loginUrl = this.#waa.loginUrl(this.#returnPath(request));
-      throw visitor.problem;
+    const { problem } = this.#visitor(request);
+    if (problem) {
+      problem.loginUrl = this.#waa.loginUrl(this.#returnPath(request));
+      throw problem;
     }
     sendData(response, 200, await this.#waa.makeTicket(readCookie(request, this.#waa.cookies.session)));
   }
 
   #logoutPage(request: IncomingMessage, response: ServerResponse): void {
-    const visitor = this.#visitor(request);
-    sendLogout(this.#waa, 'auth' in visitor ? visitor.auth : undefined, response);
+    sendLogout(this.#waa, this.#visitor(request).auth, response);
   }
 
   async #logout(request: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -245,10 +242,10 @@ class Glue {
     checkFormOrigin(request, origins);
     this.#setSession(response, '', 0);
     this.#setCookie(response, cookies.done, '', 0);
-    const visitor = this.#visitor(request);
-    if ('auth' in visitor) await this.#end(visitor.auth, requestTarget(request).query);
+    const { auth, problem } = this.#visitor(request);
+    if (auth) await this.#end(auth, requestTarget(request).query);
     // The cookie is gone, but nobody can be told that the session is.
-    else if (visitor.problem.code === 'ERR_STORE_UNAVAILABLE') throw visitor.problem;
+    else if (problem.code === 'ERR_STORE_UNAVAILABLE') throw problem;
     redirect(response, origin + routes.logout);
   }
 
