@@ -44,6 +44,11 @@ export function formatCookie(name: string, value: string, { secure, path = '/', 
   return `${name}=${value}; Path=${path}${age}; HttpOnly; SameSite=Lax${secure ? '; Secure' : ''}`;
 }
 
+/** The application's own origins, and others that were named beside them. */
+export function withOwn(own: ReadonlySet<string>, others: readonly string[] = []): ReadonlySet<string> {
+  return others.length === 0 ? own : new Set([...own, ...others]);
+}
+
 /**
  * Holds the request's Origin to a set of allowed ones, as whole strings.
  * @throws AuthorisationError if it is another one, `null`, doubled, or missing.
@@ -63,6 +68,11 @@ export function checkFormOrigin(request: IncomingMessage, allowed: ReadonlySet<s
   const own = request.headers['sec-fetch-site'] === 'same-origin';
   if (own && request.headersDistinct['origin']?.join() === 'null') return;
   checkOrigin(request, allowed);
+}
+
+/** Whether the method is one that changes nothing (RFC 9110, 9.2.1), so that anybody may make a browser send it. */
+export function isSafe({ method }: IncomingMessage): boolean {
+  return method === 'GET' || method === 'HEAD' || method === 'OPTIONS';
 }
 
 /** Whether a person's browser is going to a page, so that it can be sent elsewhere to log in. */

@@ -19,6 +19,12 @@ export const texts: Rule = [
   'is a list of texts, such as ["abc12"]',
 ];
 
+/** Origins as browsers write them: what comes in is compared as a whole. */
+export const originList: Rule = [
+  (value) => Array.isArray(value) && value.every((item) => isText(item) && isOrigin(item)),
+  'is a list of origins such as https://example.cam.ac.uk',
+];
+
 /** Options by name; there are no others. @throws TypeError with the name, and never the value: it may be a secret. */
 export function checkOptions(of: string, options: object, rules: Readonly<Record<string, Rule>>): void {
   if (typeof options !== 'object' || options === null) throw new TypeError(`${of} takes an object of options`);
@@ -27,4 +33,8 @@ export function checkOptions(of: string, options: object, rules: Readonly<Record
     if (!rule) throw new TypeError(`${of} has no option ${name}; it has: ${Object.keys(rules).join(', ')}`);
     if (value !== undefined && !rule[0](value)) throw new TypeError(`the option ${name} ${rule[1]}`);
   }
+}
+
+function isOrigin(value: string): boolean {
+  return URL.canParse(value) && new URL(value).origin === value;
 }

@@ -1,13 +1,24 @@
 import { readdirSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { describe, expect, it } from 'vitest';
 
 const here = import.meta.dirname;
 
+const document = readFileSync(join(here, '../docs/protocol.md'), 'utf8');
+
 // A clause is a list item that begins with its number in bold.
-const clauses = [
-  ...readFileSync(join(here, '../docs/protocol.md'), 'utf8').matchAll(/^- \*\*([A-Z]\d+)\*\* (.*)$/gm),
-].map(([, id]) => id as string);
+const clauses = [...document.matchAll(/^- \*\*([A-Z]\d+)\*\* (.*)$/gm)].map(([, id]) => id as string);
+
+// A row of the last table: the clause, files of src, files of tests.
+const rows = [...document.matchAll(/^\| ([A-Z]\d+) \| (.*) \| (.*) \|$/gm)].map(([, id, sources, tests]) => ({
+  id: id as string,
+  sources: named(sources as string),
+  tests: named(tests as string),
+}));
+
+function named(cell: string): string[] {
+  return [...cell.matchAll(/`([^`]+)`/g)].map(([, name]) => name as string);
+}
 
 const files = readdirSync(here, { recursive: true, encoding: 'utf8' }).filter((name) => name.endsWith('.test.ts'));
 
@@ -45,4 +56,34 @@ describe('docs/protocol.md and the tests', () => {
     const unknown = titles.filter(({ title }) => citations(title).some((id) => !clauses.includes(id)));
     expect(unknown).toEqual([]);
   });
+
+  it('have a row each that says where it is held', () => {
+    expect(rows.map(({ id }) => id)).toEqual(clauses);
+  });
+
+  it('name the files whose tests cite a clause, all of them and no others', () => {
+    for (const { id, tests } of rows) {
+      const citing = titles.filter(({ title }) => citations(title).includes(id)).map(({ file }) => `test/${file}`);
+      expect([id, tests]).toEqual([id, [...new Set(citing)].sort()]);
+    }
+  });
+
+  it('name files of src that one of these tests runs', () => {
+    for (const { id, sources, tests } of rows) {
+      const run = new Set(tests.flatMap((file) => [...importsOf(join(here, '..', file))]));
+      expect([id, sources.filter((file) => !run.has(join(here, '..', file)))]).toEqual([id, []]);
+      expect(sources).not.toEqual([]);
+    }
+  });
 });
+
+/** The files that a file imports, and those that these import. */
+function importsOf(file: string, known = new Set<string>()): Set<string> {
+  for (const [, specifier] of readFileSync(file, 'utf8').matchAll(/\bfrom '(\.[^']+)'/g)) {
+    const found = resolve(dirname(file), (specifier as string).replace(/\.js$/, '.ts'));
+    if (known.has(found)) continue;
+    known.add(found);
+    importsOf(found, known);
+  }
+  return known;
+}

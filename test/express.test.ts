@@ -130,6 +130,8 @@ describe.each([
       (_request, response) => void response.set('Cache-Control', 'private, max-age=5').send('x'),
     );
     app.post('/private', auth.require(), (_request, response) => void response.send('posted'));
+    const open = auth.require({ origins: ['https://pages.cam.ac.uk'] });
+    app.all('/shared', open, (_request, response) => void response.send('shared'));
     app.get('/broken', () => {
       throw new Error('not ours');
     });
@@ -504,6 +506,37 @@ describe.each([
       await browser.logIn();
       for (const path of ['/', '/private', '/one', '/webauth/logout'])
         expect((await browser.get(path)).headers.getSetCookie()).toEqual([]);
+    });
+
+    it.each([
+      ['POST', {}, 403],
+      ['POST', { origin: 'https://evil.cam.ac.uk' }, 403],
+      ['POST', { origin: 'null' }, 403],
+      ['POST', { origin: 'null', 'sec-fetch-site': 'same-site' }, 403],
+      ['POST', { origin: 'https://pages.cam.ac.uk' }, 403],
+      ['PUT', { origin: 'https://evil.cam.ac.uk' }, 403],
+      ['DELETE', { origin: 'https://evil.cam.ac.uk' }, 403],
+      ['PATCH', { origin: 'https://evil.cam.ac.uk' }, 403],
+      ['POST', { origin: 'OURS' }, 200],
+      ['POST', { origin: 'null', 'sec-fetch-site': 'same-origin' }, 200],
+    ])('takes what changes something from our own pages only: %s %j is %i', async (method, headers, status) => {
+      await browser.logIn();
+      const sent = Object.entries(headers).map(([name, value]) => [name, value.replace('OURS', base)]);
+      // A route for all methods would take PUT too.
+      const path = method === 'POST' ? '/private' : '/shared';
+      const answer = await browser.send(method, path, Object.fromEntries(sent));
+      expect(answer.status).toBe(status);
+      if (status === 403) expect(JSON.parse(answer.text).error.code).toBe('ERR_ORIGIN_REFUSED');
+      expect((await browser.get('/')).text).toBe('test0001');
+    });
+
+    it('takes it from pages of other origins that the route names, and reads from anywhere', async () => {
+      await browser.logIn();
+      const from = (origin: string) => ({ origin });
+      expect((await browser.send('POST', '/shared', from('https://pages.cam.ac.uk'))).text).toBe('shared');
+      expect((await browser.send('POST', '/shared', from('https://evil.cam.ac.uk'))).status).toBe(403);
+      expect((await browser.send('GET', '/shared', from('https://evil.cam.ac.uk'))).text).toBe('shared');
+      expect(() => webauth(waa).require({ origins: ['https://pages.cam.ac.uk/'] })).toThrow('a list of origins');
     });
 
     it('without the middleware is a mistake that says so, and not a login that cannot end', async () => {

@@ -1,8 +1,8 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { type Demands, demandRules, parseDemands, readDemands } from '../demands.js';
 import { SessionError, VerificationError, WebauthError } from '../errors.js';
-import { checkFormOrigin, formatCookie, isNavigation, readCookie, requestTarget } from '../http.js';
-import { checkOptions, type Rules, texts } from '../options.js';
+import { checkFormOrigin, formatCookie, isNavigation, isSafe, readCookie, requestTarget, withOwn } from '../http.js';
+import { checkOptions, originList, type Rules, texts } from '../options.js';
 import { responseFromQuery } from '../response.js';
 import type { Auth } from '../session/session.js';
 import type { Requirements, WAA } from '../waa.js';
@@ -14,13 +14,17 @@ type Next = (error?: unknown) => void;
 export type Middleware = (request: IncomingMessage, response: ServerResponse, next: Next) => void;
 
 /** Whom a route lets through: people who may enter, and have authenticated as it demands. */
-export interface RouteRequirements extends Requirements, Demands {}
+export interface RouteRequirements extends Requirements, Demands {
+  /** Origins of pages that may send what changes something, beside the application's own. */
+  readonly origins?: readonly string[];
+}
 
 /** What {@link webauth} makes. */
 export interface Webauth extends Middleware {
   /**
    * Lets through only people who are logged in and may enter. Browsers going to a page are sent to log in, also where the
-   * login that there is does not meet the demands; programs get 401 with a `loginUrl`; people who may not enter get 403.
+   * login that there is does not meet the demands; programs get 401 with a `loginUrl`; people who may not enter get 403. So does whatever
+   * changes something (POST and the like) and comes from a page of another origin: cookies are sent along from neighbours.
    * @throws TypeError at once if these are no requirements.
    */
   require(requirements?: RouteRequirements): Middleware;
@@ -39,8 +43,9 @@ export function webauth(waa: WAA): Webauth {
   return Object.assign(middleware, {
     require: (requirements: RouteRequirements = {}): Middleware => {
       checkOptions('require()', requirements, rules);
-      const demands = readDemands(requirements);
-      return (request, response, next) => glue.require(requirements, demands, request, response, next);
+      const origins = withOwn(waa.origins, requirements.origins);
+      const guard = { who: requirements, demands: readDemands(requirements), origins };
+      return (request, response, next) => glue.require(guard, request, response, next);
     },
     failurePage: (error: unknown, request: IncomingMessage, response: ServerResponse, next: Next): void => {
       if (!(error instanceof WebauthError) || response.headersSent) next(error);
@@ -49,7 +54,14 @@ export function webauth(waa: WAA): Webauth {
   });
 }
 
-const rules: Rules<RouteRequirements> = { principals: texts, ptags: texts, ...demandRules };
+const rules: Rules<RouteRequirements> = { principals: texts, ptags: texts, origins: originList, ...demandRules };
+
+/** What a route asks for, read once. */
+interface Guard {
+  readonly who: Requirements;
+  readonly demands: Demands | undefined;
+  readonly origins: ReadonlySet<string>;
+}
 
 /** One for each application, however often its middleware is made. */
 const glues = new WeakMap<WAA, Glue>();
@@ -96,13 +108,7 @@ class Glue {
     this.#run(route, request, response, next);
   }
 
-  require(
-    who: Requirements,
-    demands: Demands | undefined,
-    request: IncomingMessage,
-    response: ServerResponse,
-    next: Next,
-  ): void {
+  require({ who, demands, origins }: Guard, request: IncomingMessage, response: ServerResponse, next: Next): void {
     const visitor = this.#visitors.get(request);
     if (visitor === undefined) {
       return next(new TypeError('require() needs app.use(webauth(waa)) before it, which also serves the login itself'));
@@ -110,6 +116,7 @@ class Glue {
     const { auth, problem } = visitor;
     if (problem) return this.#turnAway(problem, demands, request, response, next);
     try {
+      if (!isSafe(request)) checkFormOrigin(request, origins);
       this.#waa.authorise(auth, who);
     } catch (error) {
       return this.#fail(error, response, next, auth);

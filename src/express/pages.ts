@@ -11,6 +11,7 @@ export function sendFailure(waa: WAA, error: WebauthError, request: IncomingMess
   const { code, message, loginUrl } = error;
   if (error.status === 401) response.setHeader('WWW-Authenticate', `Ucam-WebAuth realm="${waa.origin}"`);
   if (error.status === 503) response.setHeader('Retry-After', '5');
+  if (error.status === 429) response.setHeader('Retry-After', '30');
   if (wantsPage(request)) sendFailurePage(waa, error, request, response);
   else sendData(response, error.status, { error: { code, message, loginUrl } });
 }
@@ -67,6 +68,7 @@ const advice: { readonly [code in ErrorCode]?: readonly [heading: string, advice
   ERR_PRINCIPAL_REFUSED: ['You may not enter here', 'You are logged in, but this page is for other people.'],
   ERR_PTAGS_REFUSED: ['You may not enter here', 'You are logged in, but this page is for other people.'],
   ERR_ORIGIN_REFUSED: ['That came from another site', 'Nothing was done. Use the buttons of this site itself.'],
+  ERR_LIMIT_REACHED: ['That was too much at once', 'Wait half a minute, and try again.'],
 };
 
 const otherwise = [

@@ -2,8 +2,8 @@ import type { EventEmitter } from 'node:events';
 import { type IncomingMessage, STATUS_CODES } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { WebauthError } from '../errors.js';
-import { checkOrigin, readCookie, requestTarget } from '../http.js';
-import { checkOptions, type Rule, type Rules, texts } from '../options.js';
+import { checkOrigin, readCookie, requestTarget, withOwn } from '../http.js';
+import { checkOptions, originList, type Rule, type Rules, texts } from '../options.js';
 import type { Auth } from '../session/session.js';
 import type { Requirements, WAA } from '../waa.js';
 
@@ -52,7 +52,7 @@ export function acceptUpgrades<S extends Socket>(
     throw new TypeError('make the WebSocketServer with { noServer: true }: otherwise it lets everybody in by itself');
   }
   checkOptions('acceptUpgrades', options, { ...upgradeRules, path: pathRule });
-  const origins = readOrigins(waa, options);
+  const origins = withOwn(waa.origins, options.origins);
   return addEndpoint(server, options.path, (request, socket, head) => {
     try {
       request.auth = decide(waa, request, options, origins);
@@ -73,7 +73,7 @@ export async function authenticateUpgrade(
   options: UpgradeOptions = {},
 ): Promise<Auth> {
   checkOptions('authenticateUpgrade', options, upgradeRules);
-  return decide(waa, request, options, readOrigins(waa, options));
+  return decide(waa, request, options, withOwn(waa.origins, options.origins));
 }
 
 /** Answers an upgrade with a complete HTTP refusal, and closes the connection in order. */
@@ -153,24 +153,12 @@ function describe(error: unknown): { status: number; code: string; message: stri
 const upgradeRules: Rules<UpgradeOptions> = {
   principals: texts,
   ptags: texts,
-  origins: [
-    (value) => Array.isArray(value) && value.every(isOrigin),
-    'is a list of origins such as https://example.cam.ac.uk',
-  ],
+  origins: originList,
 };
 const pathRule: Rule = [
   (value) => typeof value === 'string' && /^\/[^?#]*$/.test(value),
   'begins with / and has no query',
 ];
-
-/** As browsers write it: what comes in is compared as a whole. */
-function isOrigin(value: unknown): boolean {
-  return typeof value === 'string' && URL.canParse(value) && new URL(value).origin === value;
-}
-
-function readOrigins(waa: WAA, { origins }: UpgradeOptions): ReadonlySet<string> {
-  return origins === undefined ? waa.origins : new Set([...waa.origins, ...origins]);
-}
 
 type Upgrade = (request: IncomingMessage, socket: Duplex, head: Buffer) => void;
 
