@@ -1,0 +1,292 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { type Demands, parseDemands } from '../demands.js';
+import { SessionError, VerificationError, WebauthError } from '../errors.js';
+import { checkFormOrigin, formatCookie, isNavigation, isSafe, readCookie, requestTarget } from '../http.js';
+import { responseFromQuery } from '../response.js';
+import type { Auth } from '../session/session.js';
+import type { Requirements, WAA } from '../waa.js';
+import { sendData, sendLogout } from './pages.js';
+
+export type Next = (error?: unknown) => void;
+
+/** What a route asks for, read once. */
+export interface Guard {
+  readonly who: Requirements;
+  readonly demands: Demands | undefined;
+  readonly origins: ReadonlySet<string>;
+}
+
+type Route = (request: IncomingMessage, response: ServerResponse) => void | Promise<void>;
+
+/** Who is logged in on a request, or why nobody is. */
+type Visitor =
+  | { readonly auth: Auth; readonly problem?: undefined }
+  | { readonly auth?: undefined; readonly problem: SessionError };
+
+/** Requests whose `auth` is ours, and not from some other middleware. */
+const ours = new WeakSet<IncomingMessage>();
+
+/** What the cookie of a login that has just succeeded says of it. */
+const LOGGED_IN = '1';
+const AS_DEMANDED = '2';
+
+/** Turns requests into calls on the WAA, and back. */
+export class Glue {
+  readonly #waa: WAA;
+  readonly #host: string;
+  /** By path, then by method. */
+  readonly #routes: ReadonlyMap<string, Readonly<Record<string, Route>>>;
+  readonly #visitors = new WeakMap<IncomingMessage, Visitor>();
+
+  constructor(waa: WAA) {
+    this.#waa = waa;
+    this.#host = new URL(waa.origin).host;
+    const { login, callback, logout, ticket } = waa.routes;
+    this.#routes = new Map<string, Record<string, Route>>([
+      [login, { GET: (...at) => this.#login(...at) }],
+      [callback, { GET: (...at) => this.#callback(...at) }],
+      [logout, { GET: (...at) => this.#logoutPage(...at), POST: (...at) => this.#logout(...at) }],
+      [ticket, { POST: (...at) => this.#ticket(...at) }],
+    ]);
+  }
+
+  handle(request: IncomingMessage, response: ServerResponse, next: Next): void {
+    this.#setAuth(request, this.#visitor(request));
+    const methods = this.#routes.get(requestTarget(request).path);
+    if (methods === undefined) return next();
+    const route = Object.hasOwn(methods, request.method ?? '') ? methods[request.method as string] : undefined;
+    if (route === undefined) return refuseMethod(response, Object.keys(methods));
+    this.#run(route, request, response, next);
+  }
+
+  require({ who, demands, origins }: Guard, request: IncomingMessage, response: ServerResponse, next: Next): void {
+    const visitor = this.#visitors.get(request);
+    if (visitor === undefined) {
+      return next(new TypeError('require() needs app.use(webauth(waa)) before it, which also serves the login itself'));
+    }
+    const { auth, problem } = visitor;
+    if (problem) return this.#turnAway(problem, demands, request, response, next);
+    try {
+      if (!isSafe(request)) checkFormOrigin(request, origins);
+      this.#waa.authorise(auth, who);
+    } catch (error) {
+      return this.#fail(error, response, next, auth);
+    }
+    const unmet = demands && this.#waa.unmet(auth, demands);
+    if (unmet) return this.#turnAway(unmet, demands, request, response, next);
+    request.auth = auth;
+    keepPrivate(response);
+    next();
+  }
+
+  /** Of several copies, for several login services, one that knows nobody leaves what another one found. */
+  #setAuth(request: IncomingMessage, { auth }: Visitor): void {
+    if (auth === undefined && ours.has(request)) return;
+    request.auth = auth;
+    if (auth) ours.add(request);
+  }
+
+  #visitor(request: IncomingMessage): Visitor {
+    const known = this.#visitors.get(request);
+    if (known) return known;
+    const visitor = this.#readVisitor(request);
+    this.#visitors.set(request, visitor);
+    return visitor;
+  }
+
+  #readVisitor(request: IncomingMessage): Visitor {
+    try {
+      return { auth: this.#waa.openSession(readCookie(request, this.#waa.cookies.session)) };
+    } catch (error) {
+      if (error instanceof SessionError) return { problem: error };
+      throw error;
+    }
+  }
+
+  #turnAway(
+    problem: SessionError,
+    demands: Demands | undefined,
+    request: IncomingMessage,
+    response: ServerResponse,
+    next: Next,
+  ): void {
+    const { path } = requestTarget(request);
+    if (!this.#waa.reaches(path)) return this.#fail(outOfReach(path, this.#waa.cookies.path), response, next);
+    const returnTo = this.#returnPath(request);
+    // Of a cookie that we did not make, people are told: to send them to log in, again and again, would hide it.
+    const canLogIn = problem.status === 401 && problem.code !== 'ERR_SESSION_INVALID';
+    if (canLogIn && isNavigation(request)) {
+      const need = { returnTo, demands, problem };
+      return this.#run((...at) => this.#redirectToLogin(need, ...at), request, response, next);
+    }
+    problem.loginUrl = this.#waa.loginUrl(returnTo, demands);
+    this.#fail(problem, response, next);
+  }
+
+  #redirectToLogin(need: Need, request: IncomingMessage, response: ServerResponse): void {
+    const { origin, routes, cookies } = this.#waa;
+    const { returnTo, demands } = need;
+    const { path, query } = requestTarget(request);
+    const asked = path === routes.login;
+    // The cookie of this login has to be set where the login service sends people back to. `moved` ends it there: a
+    // proxy may rewrite Host on the way to us.
+    const moved = asked && /(?:^|&)moved=1(?:&|$)/.test(query);
+    if (request.headers.host !== this.#host && !moved) {
+      this.#waa.log('info', 'login started', `asked for under another name than that of baseUrl, ${this.#host}`);
+      return redirect(response, `${origin}${this.#waa.loginUrl(returnTo, demands)}&moved=1`);
+    }
+    // A person who clicks may have another login; by itself it would go round and round.
+    const clicked = asked && request.headers['sec-fetch-user'] === '?1';
+    if (!clicked) this.#refuseLoop(need, request);
+    const nonce = this.#cookie(request, cookies.login);
+    const login = this.#waa.startLogin(returnTo, nonce, demands, this.#visitor(request).auth);
+    this.#setCookie(response, cookies.login, login.nonce, this.#waa.loginTime);
+    redirect(response, login.location);
+  }
+
+  /** A login has just succeeded, and another one is needed all the same: it would be in vain too. */
+  #refuseLoop({ returnTo, demands, problem }: Need, request: IncomingMessage): void {
+    const { cookies } = this.#waa;
+    const done = this.#cookie(request, cookies.done);
+    const insufficient = problem.code === 'ERR_STEP_UP_REQUIRED';
+    if (done === undefined || (insufficient && done !== AS_DEMANDED)) return;
+    const kept = this.#cookie(request, cookies.session) !== undefined;
+    const why = kept ? problem.message : 'the browser did not keep its session cookie';
+    const code = insufficient ? 'ERR_IACT_UNSATISFIED' : 'ERR_COOKIES_BLOCKED';
+    const error = new VerificationError(code, `a login has just succeeded, and it was in vain: ${why}`);
+    error.loginUrl = this.#waa.loginUrl(returnTo, demands);
+    throw error;
+  }
+
+  #login(request: IncomingMessage, response: ServerResponse): void {
+    const query = new URLSearchParams(requestTarget(request).query);
+    const returnTo = query.get('return') ?? '';
+    const demands = parseDemands(query);
+    const visitor = this.#visitor(request);
+    const problem = visitor.auth ? demands && this.#waa.unmet(visitor.auth, demands) : visitor.problem;
+    if (problem) this.#redirectToLogin({ returnTo, demands, problem }, request, response);
+    else redirect(response, this.#waa.origin + this.#waa.safeReturn(returnTo));
+  }
+
+  async #callback(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const { origin, cookies } = this.#waa;
+    const encoded = responseFromQuery(requestTarget(request).query);
+    const { auth } = this.#visitor(request);
+    const login = await this.#waa.finishLogin(encoded, readCookie(request, cookies.login), auth);
+    if (login.cookie !== undefined) {
+      this.#setSession(response, login.cookie);
+      this.#setCookie(response, cookies.login, '', 0);
+      this.#setCookie(response, cookies.done, login.demanded ? AS_DEMANDED : LOGGED_IN, login.doneTime);
+    }
+    redirect(response, origin + login.returnTo);
+  }
+
+  async #ticket(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    checkFormOrigin(request, this.#waa.origins);
+    const { problem } = this.#visitor(request);
+    if (problem) {
+      problem.loginUrl = this.#waa.loginUrl(this.#returnPath(request));
+      throw problem;
+    }
+    sendData(response, 200, await this.#waa.makeTicket(readCookie(request, this.#waa.cookies.session)));
+  }
+
+  #logoutPage(request: IncomingMessage, response: ServerResponse): void {
+    sendLogout(this.#waa, this.#visitor(request).auth, response);
+  }
+
+  async #logout(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const { origin, origins, cookies, routes } = this.#waa;
+    checkFormOrigin(request, origins);
+    this.#setSession(response, '', 0);
+    this.#setCookie(response, cookies.done, '', 0);
+    const { auth, problem } = this.#visitor(request);
+    if (auth) await this.#end(auth, requestTarget(request).query);
+    // The cookie is gone, but nobody can be told that the session is.
+    else if (problem.code === 'ERR_STORE_UNAVAILABLE') throw problem;
+    redirect(response, origin + routes.logout);
+  }
+
+  async #end(auth: Auth, query: string): Promise<void> {
+    await this.#waa.endSession(auth);
+    if (/(?:^|&)everywhere=yes(?:&|$)/.test(query)) await this.#waa.endSessions(auth.principal);
+  }
+
+  #run(route: Route, request: IncomingMessage, response: ServerResponse, next: Next): void {
+    const done = (async () => route(request, response))();
+    done.catch((error) => this.#fail(error, response, next)).catch(next);
+  }
+
+  #fail(error: unknown, response: ServerResponse, next: Next, auth?: Auth): void {
+    if (error instanceof WebauthError) this.#waa.refused(error, auth);
+    if (!response.headersSent) response.setHeader('Cache-Control', 'no-store');
+    next(error);
+  }
+
+  /** A cookie of which a doubled one is as good as none. */
+  #cookie(request: IncomingMessage, name: string): string | undefined {
+    try {
+      return readCookie(request, name);
+    } catch {
+      return undefined;
+    }
+  }
+
+  #setSession(response: ServerResponse, value: string, maxAge?: number): void {
+    this.#setCookie(response, this.#waa.cookies.session, value, maxAge, this.#waa.cookies.path);
+  }
+
+  #setCookie(response: ServerResponse, name: string, value: string, maxAge?: number, path = '/'): void {
+    const options = { secure: this.#waa.cookies.secure, path, ...(maxAge === undefined ? {} : { maxAge }) };
+    response.appendHeader('Set-Cookie', formatCookie(name, value, options));
+  }
+
+  /** Where to go after logging in: the page that was asked for, or the page of ours that a program or form is on. */
+  #returnPath(request: IncomingMessage): string {
+    if (isNavigation(request)) {
+      const { path, query } = requestTarget(request);
+      return query === '' ? path : `${path}?${query}`;
+    }
+    const { referer } = request.headers;
+    const from = referer !== undefined && URL.canParse(referer) ? new URL(referer) : undefined;
+    return from?.origin === this.#waa.origin ? from.pathname + from.search : '';
+  }
+}
+
+/** Why somebody has to log in, and what for. */
+interface Need {
+  readonly returnTo: string;
+  readonly demands: Demands | undefined;
+  readonly problem: SessionError;
+}
+
+function outOfReach(path: string, cookiePath: string): VerificationError {
+  return new VerificationError(
+    'ERR_COOKIES_BLOCKED',
+    `${JSON.stringify(path.slice(0, 100))} needs a login, and browsers send the session to ${cookiePath} only: its route, or cookiePath, has to be another`,
+  );
+}
+
+/** What is behind a guard is for this person only, unless the handler says otherwise. */
+function keepPrivate(response: ServerResponse): void {
+  if (!response.hasHeader('Cache-Control')) response.setHeader('Cache-Control', 'private, no-cache');
+  const vary = String(response.getHeader('Vary') ?? '');
+  if (!/(?:^|[,\s])(?:cookie|\*)(?:$|[,\s])/i.test(vary)) response.appendHeader('Vary', 'Cookie');
+}
+
+function redirect(response: ServerResponse, location: string): void {
+  response
+    .writeHead(303, {
+      Location: location,
+      'Content-Length': 0,
+      'Cache-Control': 'no-store',
+      'Referrer-Policy': 'same-origin',
+    })
+    .end();
+}
+
+function refuseMethod(response: ServerResponse, allowed: string[]): void {
+  const text = `This address takes ${allowed.join(' and ')} only.\n`;
+  response.writeHead(405, { Allow: allowed.join(', '), 'Cache-Control': 'no-store', 'Content-Type': 'text/plain' });
+  response.end(text);
+}
