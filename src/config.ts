@@ -1,6 +1,17 @@
 import { isDevelopment, isLoopback } from './environment.js';
 import type { ErrorCode } from './errors.js';
-import { callable, checkOptions, flag, isText, object, type Rules, seconds, text, texts } from './options.js';
+import {
+  callable,
+  checkOptions,
+  flag,
+  isText,
+  object,
+  type Rules,
+  restriction,
+  seconds,
+  text,
+  texts,
+} from './options.js';
 import { isDemoKey, type Profile, raven } from './profiles.js';
 import { formatRequest } from './request.js';
 import type { Auth } from './session/session.js';
@@ -96,8 +107,8 @@ const rules: Rules<Config> = {
   useWlsLife: flag,
   responseTimeout: seconds,
   clockSkew: seconds,
-  requirePrincipals: texts,
-  requirePtags: texts,
+  requirePrincipals: restriction(texts),
+  requirePtags: restriction(texts),
   onLogin: callable,
   now: callable,
   dangerouslyActAsDevelopment: flag,

@@ -1,5 +1,5 @@
 import { SessionError } from './errors.js';
-import { flag, isSeconds, type Rules, texts } from './options.js';
+import { flag, isSeconds, type Rules, restriction, texts } from './options.js';
 import { isTypeList } from './request.js';
 import type { Auth } from './session/session.js';
 import { checkAuthentication } from './verify.js';
@@ -18,12 +18,15 @@ export interface Demands {
 }
 
 export const demandRules: Rules<Demands> = {
-  iact: flag,
-  aauth: [
+  iact: restriction(flag),
+  aauth: restriction([
     (value) => texts[0](value) && isTypeList(value as string[]) && String(value).length <= 256,
     'is a list of at least one authentication type, such as ["pwd"]; in all, they have at most 256 characters',
-  ],
-  maxAge: [(value) => isSeconds(value) && value > 0, 'is a number of seconds, more than none'],
+  ]),
+  maxAge: restriction([
+    (value) => isSeconds(value) && Number.isInteger(value) && value > 0,
+    'is a whole number of seconds, at least 1 and at most those of a year',
+  ]),
 };
 
 /** The demands among other requirements; undefined where there is none. @throws TypeError where they contradict. */

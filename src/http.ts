@@ -19,11 +19,13 @@ const parseCookies = cookieParser();
 export function readCookie(request: IncomingMessage, name: string): string | undefined {
   const header = request.headers.cookie;
   if (header === undefined || !header.includes(name)) return undefined;
-  // Another host of the same domain can add a cookie of our name. Parsers keep the first; we want neither.
-  if (countCookies(header, name) > 1)
-    throw new SessionError('ERR_SESSION_INVALID', `the cookie ${name} was sent twice`);
+  // The parser gets nothing else: others' cookies can be made to take it long. And of two of ours, which another host
+  // of the same domain can add, parsers keep the first; we want neither.
+  const [pair, second] = header.split(';').filter((one) => isNamed(one, name));
+  if (pair === undefined) return undefined;
+  if (second !== undefined) throw new SessionError('ERR_SESSION_INVALID', `the cookie ${name} was sent twice`);
   // On an object of its own, since it does its work once a request: the application's parser may know secrets.
-  const parsed: { headers: { cookie: string }; cookies?: Record<string, unknown> } = { headers: { cookie: header } };
+  const parsed: { headers: { cookie: string }; cookies?: Record<string, unknown> } = { headers: { cookie: pair } };
   parseCookies(parsed as never, {} as never, () => {});
   const value = parsed.cookies?.[name];
   if (value === undefined || typeof value === 'string') return value;
@@ -88,10 +90,6 @@ export function wantsPage({ headers }: IncomingMessage): boolean {
 }
 
 /** Names compared as cookie-parser splits them: at `;`, up to the first `=`, without blanks and tabs around. */
-function countCookies(header: string, name: string): number {
-  return header.split(';').filter((pair) => isNamed(pair, name)).length;
-}
-
 function isNamed(pair: string, name: string): boolean {
   const equals = pair.indexOf('=');
   const at = pair.indexOf(name);

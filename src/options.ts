@@ -1,5 +1,5 @@
-/** What an option's value has to be, and the words for it. */
-export type Rule = readonly [test: (value: unknown) => boolean, needs: string];
+/** What an option's value has to be, the words for it, and whether it may be undefined, which is to leave it out. */
+export type Rule = readonly [test: (value: unknown) => boolean, needs: string, undefined?: 'refused'];
 
 /** The rule of each option of `T`. */
 export type Rules<T> = { readonly [K in keyof Required<T>]: Rule };
@@ -25,14 +25,27 @@ export const originList: Rule = [
   'is a list of origins such as https://example.cam.ac.uk',
 ];
 
+/** An option that lets in fewer people: undefined, by a mistake somewhere else, it would let in more. */
+export function restriction([test, needs]: Rule): Rule {
+  return [test, needs, 'refused'];
+}
+
 /** Options by name; there are no others. @throws TypeError with the name, and never the value: it may be a secret. */
 export function checkOptions(of: string, options: object, rules: Readonly<Record<string, Rule>>): void {
-  if (typeof options !== 'object' || options === null) throw new TypeError(`${of} takes an object of options`);
+  if (!isPlain(options)) throw new TypeError(`${of} takes an object of options`);
   for (const [name, value] of Object.entries(options)) {
     const rule = Object.hasOwn(rules, name) ? rules[name] : undefined;
     if (!rule) throw new TypeError(`${of} has no option ${name}; it has: ${Object.keys(rules).join(', ')}`);
-    if (value !== undefined && !rule[0](value)) throw new TypeError(`the option ${name} ${rule[1]}`);
+    const [test, needs, missing] = rule;
+    if (value === undefined ? missing === 'refused' : !test(value)) throw new TypeError(`the option ${name} ${needs}`);
   }
+}
+
+/** Not a list or a Map, in which no option would be found; whichever realm it is of. */
+function isPlain(value: unknown): boolean {
+  if (typeof value !== 'object' || value === null) return false;
+  const prototype: unknown = Object.getPrototypeOf(value);
+  return prototype === null || Object.getPrototypeOf(prototype) === null;
 }
 
 function isOrigin(value: string): boolean {

@@ -67,6 +67,8 @@ export class WAA {
   readonly wls: Profile;
   /** How long the login cookie is kept: seconds. */
   readonly loginTime: number = LOGIN_TIME;
+  /** How long after a login it would be a loop to need another: seconds. */
+  readonly doneTime: number = DONE_TIME;
 
   readonly #config: Config;
   readonly #now: () => Date;
@@ -113,7 +115,7 @@ export class WAA {
     };
     const secrets = this.#readSecrets();
     const bound = [base.origin + path, cookiePath];
-    this.#attempts = new Attempts(new Sealer(secrets, 'login attempt', ...bound), this.#now);
+    this.#attempts = new Attempts(new Sealer(secrets, 'login attempt', this.cookies.login, ...bound), this.#now);
     this.#store = config.store ?? new MemoryStore({ now: this.#now });
     this.#announce();
     this.#sessions = new Sessions({
@@ -121,6 +123,7 @@ export class WAA {
       store: this.#store,
       lifetimes: { maxLife: this.#maxLife, useWlsLife: config.useWlsLife ?? true },
       wls: this.wls.name,
+      place: base.origin + path,
       now: this.#now,
       complain: (message) => this.log('error', 'store', message, { code: 'ERR_STORE_UNAVAILABLE' }),
     });
@@ -164,17 +167,19 @@ export class WAA {
    * @throws WebauthError. The live session goes on then. Where the attempt is one of ours, `loginUrl` leads to another.
    */
   async finishLogin(encoded: string, nonce: string | undefined, live?: Auth): Promise<Login> {
-    const { params, kid } = parseResponse(encoded);
+    const { params, kid, status } = parseResponse(encoded);
     const attempt = this.#attempts.open(params, nonce);
     const { returnTo, demands } = attempt;
     try {
       this.#attempts.checkBrowser(attempt, nonce, live !== undefined);
+      // Anybody can have a token made, and send people here with a failure in words of his own.
+      if (nonce === undefined && status !== 200) throw cookiesBlocked();
       this.#refuseDemoKey(kid);
       const { iact, aauth } = demands;
       const response = verifyResponse(encoded, { ...this.#expectations(), params, iact, aauth });
-      if (nonce === undefined) return { ...unchanged, auth: samePerson(response, live), returnTo };
+      if (nonce === undefined) return { ...unchanged, auth: this.#goOn(response, attempt, live), returnTo, demands };
       checkStepUp(response, attempt);
-      return { ...(await this.#startSession(response, attempt, live)), returnTo };
+      return { ...(await this.#startSession(response, attempt, live)), returnTo, demands };
     } catch (error) {
       // Who could not be logged in without being asked can be, if they are asked.
       const again = demands.iact === false ? { ...demands, iact: undefined } : demands;
@@ -236,6 +241,7 @@ export class WAA {
 
   /** Ends all sessions of a person, on all their devices. */
   async endSessions(principal: string): Promise<void> {
+    if (typeof principal !== 'string' || principal === '') throw new TypeError('endSessions() takes a principal');
     const { clockSkew } = this.#expectations();
     const last = new Date(this.#now().getTime() + (this.#maxLife + clockSkew) * 1000);
     await this.#sessions.revokeAll(principal, last);
@@ -255,7 +261,12 @@ export class WAA {
 
   /** Whether browsers send the session cookie to that path. */
   reaches(path: string): boolean {
-    return isWithin(path, this.cookies.path);
+    return this.cookies.path === '/' || isWithin(path, this.cookies.path);
+  }
+
+  /** @throws SessionError if the session, which was open before, has ended meanwhile. */
+  recheck(auth: Auth): void {
+    this.#sessions.recheck(auth);
   }
 
   /** The path if it is one on this origin of at most 2 KB, else that of the application. */
@@ -278,19 +289,12 @@ export class WAA {
   ): void {
     if (this.#config.log === undefined) return;
     const { code, principal, sessionId } = about;
+    const more = { ...(code && { code }), ...(principal && { principal }), ...(sessionId && { sessionId }) };
+    // A log that cannot be written, now or later, is no reason to refuse people, or to end the process.
     try {
-      this.#config.log({
-        time: this.#now(),
-        level,
-        event,
-        message,
-        ...(code && { code }),
-        ...(principal && { principal }),
-        ...(sessionId && { sessionId }),
-      });
-    } catch {
-      // A log that cannot be written is no reason to refuse people, or to end the process.
-    }
+      const written: unknown = this.#config.log({ time: this.#now(), level, event, message, ...more });
+      if (written instanceof Promise) written.catch(() => {});
+    } catch {}
   }
 
   /** Stops watching. A store that was given stays open: it may serve others too. */
@@ -337,11 +341,17 @@ export class WAA {
     );
   }
 
+  /** In a second tab: as the same person, and not where it would have to begin again at once. */
+  #goOn({ principal }: VerifiedResponse, { demands }: Attempt, live: Auth | undefined): Auth {
+    if (live?.principal !== principal || this.unmet(live, demands)) throw cookiesBlocked();
+    return live;
+  }
+
   async #startSession(
     response: VerifiedResponse,
     { demands, principal }: Attempt,
     replaced: Auth | undefined,
-  ): Promise<Omit<Login, 'returnTo'>> {
+  ): Promise<Pick<Login, 'auth' | 'cookie' | 'doneTime'>> {
     const session = await this.#sessions.begin(response);
     const auth = this.#sessions.describe(session);
     this.#checkUsable(auth, demands);
@@ -354,8 +364,8 @@ export class WAA {
     }
     if (principal === undefined) this.log('info', 'login', 'somebody logged in', auth);
     else this.log('info', 'step-up', 'somebody who was logged in authenticated again', auth);
-    const doneTime = Math.min(DONE_TIME, Math.floor((auth.expires.getTime() - this.#now().getTime()) / 1000));
-    return { auth, cookie, doneTime, demanded: Object.keys(demands).length > 0 };
+    const doneTime = Math.min(this.doneTime, Math.floor((auth.expires.getTime() - this.#now().getTime()) / 1000));
+    return { auth, cookie, doneTime };
   }
 
   /** A session that would need another login at once is an error: it would go round and round. */
@@ -391,14 +401,14 @@ export interface Login {
   readonly cookie: string | undefined;
   /** How long it would be a loop to need another login: seconds. */
   readonly doneTime: number;
-  /** Whether it was asked for by a page with demands, so that it would be a loop to need another for such ones too. */
-  readonly demanded: boolean;
+  /** What it was asked for; it would be a loop to need another for the same. */
+  readonly demands: Demands;
   /** The path to go to. */
   readonly returnTo: string;
 }
 
 /** Another tab has logged in, and the session goes on. */
-const unchanged = { cookie: undefined, doneTime: 0, demanded: false } as const;
+const unchanged = { cookie: undefined, doneTime: 0 } as const;
 
 // One slash and no second one (nor a backslash, which browsers read as one), then visible ASCII.
 const returnShape = /^\/(?![/\\])[\x21-\x7e]*$/;
@@ -407,17 +417,12 @@ function hash(text: string): string {
   return createHash('sha256').update(text).digest('base64url');
 }
 
-function samePerson({ principal }: VerifiedResponse, live: Auth | undefined): Auth {
-  if (live?.principal !== principal) throw cookiesBlocked();
-  return live;
-}
-
 /** Who authenticates again has to be who is logged in. */
 function checkStepUp(response: VerifiedResponse, { principal }: Attempt): void {
   if (principal === undefined || principal === response.principal) return;
   throw new AuthorisationError(
     'ERR_PRINCIPAL_REFUSED',
-    `${principal} was to authenticate again, and ${response.principal} did: to change to another account, log out first`,
+    `the person who was logged in was to authenticate again, and not ${response.principal}: to change accounts, log out first`,
   );
 }
 

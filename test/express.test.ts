@@ -8,9 +8,11 @@ import express4 from 'express4';
 import fc from 'fast-check';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { Config, LogEvent } from '../src/config.js';
+import { SessionError } from '../src/errors.js';
 import { webauth } from '../src/express/index.js';
 import type { AuthResponse } from '../src/response.js';
 import { MemoryStore } from '../src/session/memory.js';
+import type { Auth } from '../src/session/session.js';
 import { createWAA, type WAA } from '../src/waa.js';
 import { createWLS } from '../src/wls/index.js';
 import { wlsKey } from './helpers.js';
@@ -232,7 +234,7 @@ describe.each([
       expect(headers.getSetCookie()).toEqual([
         expect.stringMatching(/^webauth-session=[\w-]{100,900}; Path=\/; HttpOnly; SameSite=Lax$/),
         'webauth-login=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax',
-        'webauth-done=1; Path=/; Max-Age=10; HttpOnly; SameSite=Lax',
+        expect.stringMatching(/^webauth-done=[\w-]{8}; Path=\/; Max-Age=10; HttpOnly; SameSite=Lax$/),
       ]);
       expect((await browser.get('/private')).text).toBe('private to test0001');
       expect((await browser.get('/')).text).toBe('test0001');
@@ -423,6 +425,96 @@ describe.each([
     }
   });
 
+  describe('[login 5] never a loop of step-ups', () => {
+    const ask = (demands: string) => browser.get(`/webauth/login?return=%2F${demands}`);
+    const sso = { auth: '', sso: ['pwd'] };
+
+    it('lets a person who has just logged in go on to a page that asks for more, or for something else', async () => {
+      await browser.logIn('/private', sso);
+      await browser.get(browser.callback((await ask('&aauth=x-card')).location, { auth: '', sso: ['x-card'] }));
+      expect((await ask('&iact=yes')).location).toContain(wls.url);
+    });
+
+    it('where two pages in turn ask for what the other one does not get', async () => {
+      await browser.logIn('/private', sso);
+      const visits: string[] = [];
+      for (const type of ['x-one', 'x-two', 'x-one']) {
+        const answer = await ask(`&aauth=${type}`);
+        visits.push(answer.status === 303 ? type : (/ERR_\w+/.exec(answer.text)?.[0] ?? ''));
+        if (answer.status === 303) await browser.get(browser.callback(answer.location, { auth: '', sso: [type] }));
+      }
+      expect(visits).toEqual(['x-one', 'x-two', 'ERR_IACT_UNSATISFIED']);
+    });
+  });
+
+  describe('[login 5] never a loop behind a proxy that rewrites Host', () => {
+    const elsewhere = { accept: 'text/html', host: 'inside.example', 'sec-fetch-user': '?1' };
+
+    /** Follows redirects as a browser does; the login service answers by itself. Counts its visits. */
+    async function follow(path: string, lose: string[]): Promise<{ readonly answer: Answer; readonly visits: number }> {
+      let answer = await browser.send('GET', path, elsewhere);
+      let visits = 0;
+      for (let hops = 0; answer.status === 303; hops++) {
+        expect(hops).toBeLessThan(12);
+        for (const name of lose) browser.cookies.delete(name);
+        const atService = answer.location.startsWith(wls.url);
+        visits += atService ? 1 : 0;
+        const { pathname, search } = new URL(answer.location);
+        const sso = { auth: '', sso: ['pwd'] };
+        const next = atService ? browser.callback(answer.location, sso) : pathname + search;
+        answer = await browser.send('GET', next, elsewhere);
+      }
+      return { answer, visits };
+    }
+
+    it('where the session is lost, though a click began it', async () => {
+      const { answer, visits } = await follow('/webauth/login?return=%2Fprivate', ['webauth-session']);
+      expect([answer.status, visits]).toEqual([400, 1]);
+      expect(answer.text).toContain('ERR_COOKIES_BLOCKED');
+    });
+
+    it('where the process that serves the page does not know the sessions of the one that serves the login', async () => {
+      await browser.logIn();
+      browser.cookies.delete('webauth-done');
+      const knows = waa.openSession.bind(waa);
+      // Another process, with a store of its own, has every page but the login route.
+      vi.spyOn(waa, 'openSession').mockImplementation((cookie) => {
+        if (asked.at(-1)?.startsWith('/private'))
+          throw new SessionError('ERR_SESSION_REVOKED', 'the session was ended');
+        return knows(cookie);
+      });
+      const asked: string[] = [];
+      server.prependListener('request', ({ url = '' }: IncomingMessage) => void asked.push(url));
+      const { answer, visits } = await follow('/private', []);
+      expect([answer.status, visits]).toEqual([400, 0]);
+      expect(answer.text).toContain('ERR_COOKIES_BLOCKED');
+    });
+  });
+
+  describe('what somebody else sends people to', () => {
+    const nonsense = 'Your account was suspended. Ring 01223 000000';
+
+    it('is no failure in words of theirs: not with a token that anybody can have made', async () => {
+      const { location } = await new Browser(base).get('/private');
+      await browser.logIn();
+      const forged = browser.callback(location, { status: 570, msg: nonsense, kid: '', sig: undefined as never });
+      const answer = await browser.get(forged);
+      expect([answer.status, answer.text]).toEqual([400, expect.stringContaining('ERR_COOKIES_BLOCKED')]);
+      expect(answer.text).not.toContain('01223');
+      expect((await browser.get('/')).text).toBe('test0001');
+    });
+
+    it('is not shown either where it answers a login of this browser, unless the login service signed it', async () => {
+      const { location } = await browser.get('/private');
+      const unsigned = browser.callback(location, { status: 570, msg: nonsense, kid: '', sig: undefined as never });
+      const answer = await browser.get(unsigned);
+      expect([answer.status, answer.text]).toEqual([401, expect.stringContaining('ERR_WLS_DECLINED')]);
+      expect(answer.text).not.toContain('01223');
+      const signed = await browser.get(browser.callback(location, { status: 570, msg: 'Ask the help desk.' }));
+      expect(signed.text).toContain('Ask the help desk.');
+    });
+  });
+
   describe('next to other things', () => {
     it('leaves cookies to the application’s own parser', async () => {
       const auth = webauth(waa);
@@ -539,6 +631,25 @@ describe.each([
       expect(() => webauth(waa).require({ origins: ['https://pages.cam.ac.uk/'] })).toThrow('a list of origins');
     });
 
+    it('looks again when it is reached: what is sent slowly can arrive after the session has ended', async () => {
+      await browser.logIn();
+      let ended: Promise<void> | undefined;
+      const auth = webauth(waa);
+      const app = framework().use(auth);
+      // As a parser of bodies takes its time.
+      app.use((request, _response, next) => {
+        ended = waa.endSession(request.auth as Auth);
+        ended.then(() => next());
+      });
+      app.post('/private', auth.require(), (_request, response) => void response.send('done'));
+      app.use(auth.failurePage);
+      server.removeAllListeners('request');
+      server.on('request', app);
+      const answer = await browser.send('POST', '/private', { origin: base });
+      expect(ended).toBeDefined();
+      expect([answer.status, JSON.parse(answer.text).error.code]).toEqual([401, 'ERR_SESSION_REVOKED']);
+    });
+
     it('without the middleware is a mistake that says so, and not a login that cannot end', async () => {
       const app = framework();
       app.get('/private', webauth(makeAnother()).require(), (_request, response) => void response.send('x'));
@@ -573,6 +684,15 @@ describe.each([
         { ptags: 'current' },
         { principals: 'test0001' },
         { ptags: [1] },
+        // What a mistake elsewhere makes of them would let in more people than was meant.
+        { principals: undefined },
+        { maxAge: undefined },
+        { maxAge: 0 },
+        { maxAge: 0.5 },
+        { maxAge: 60, iact: false },
+        { aauth: [] },
+        { aauth: ['a,b'] },
+        new Map([['principals', ['test0002']]]),
         'current',
         null,
       ]) {
@@ -641,6 +761,17 @@ describe.each([
       });
       expect(status).toBe(303);
       expect((await browser.get('/')).text).toBe('nobody');
+    });
+
+    it('everywhere, without a session, says that the other sessions go on', async () => {
+      const other = new Browser(base);
+      await other.logIn();
+      const answer = await browser.send('POST', '/webauth/logout?everywhere=yes', { origin: base });
+      expect([answer.status, JSON.parse(answer.text).error]).toMatchObject([
+        401,
+        { code: 'ERR_SESSION_MISSING', loginUrl: '/webauth/login?return=%2Fwebauth%2Flogout' },
+      ]);
+      expect((await other.get('/')).text).toBe('test0001');
     });
 
     it('without a session is no error', async () => {

@@ -82,6 +82,11 @@ describe('configuration', () => {
     [{ ...good, maxLife: '7200' }, 'the option maxLife is a number of seconds'],
     [{ ...good, maxLife: -1 }, 'the option maxLife is a number of seconds'],
     [{ ...good, requirePrincipals: 'spqr1' }, 'is a list of texts'],
+    // Undefined by a mistake, it would let everybody in.
+    [{ ...good, requirePrincipals: undefined }, 'the option requirePrincipals is a list of texts'],
+    [{ ...good, requirePtags: undefined }, 'the option requirePtags is a list of texts'],
+    [new Map(Object.entries(good)), 'createWAA takes an object of options'],
+    [[good], 'createWAA takes an object of options'],
     [{ ...good, callbackPath: 'done' }, 'the option callbackPath is a path'],
     [{ ...good, callbackPath: '/a/../b' }, 'the option callbackPath is a path'],
     [{ ...good, callbackPath: '//evil.example' }, 'the option callbackPath is a path'],
@@ -322,7 +327,7 @@ describe('a login', () => {
         auth: first.auth,
         cookie: undefined,
         doneTime: 0,
-        demanded: false,
+        demands: {},
         returnTo: '/two',
       });
       expect(waa.openSession(first.cookie)).toEqual(first.auth);
@@ -342,7 +347,8 @@ describe('a login', () => {
       ['url', { url: 'http://localhost:4000/webauth/callback' }, 'ERR_URL_MISMATCH'],
       ['issue', { issue: new Date(start - 31_000) }, 'ERR_ISSUE_STALE'],
       ['sig', { sig: Buffer.alloc(128) }, 'ERR_SIGNATURE_INVALID'],
-      ['status', { status: 410 }, 'ERR_WLS_CANCELLED'],
+      // What nobody but the one who comes back could have had made is not believed to be their failure.
+      ['status', { status: 410 }, 'ERR_COOKIES_BLOCKED'],
       ['params', { params: 'other' }, 'ERR_COOKIES_BLOCKED'],
     ])('passes every other check: %s', async (_, overrides, code) => {
       expect(await refusal((await secondTab(overrides)).second)).toMatchObject({ code });
@@ -653,6 +659,31 @@ describe('a session', () => {
     expect(() => two.openSession(cookie)).toThrow(expect.objectContaining({ code: 'ERR_SESSION_REVOKED' }));
   });
 
+  it('that was ended stays ended where maxLife is shorter for a while', async () => {
+    const store = new MemoryStore({ now });
+    const { cookie } = await logIn(makeWAA({ store }));
+    const short = makeWAA({ store, maxLife: 60 });
+    await short.ready;
+    await short.endSession(short.openSession(cookie));
+    time += 61_000;
+    const long = makeWAA({ store });
+    await long.ready;
+    expect(() => long.openSession(cookie)).toThrow(expect.objectContaining({ code: 'ERR_SESSION_REVOKED' }));
+  });
+
+  it('does not depend on a log that works in time', async () => {
+    const unhandled = vi.fn();
+    process.once('unhandledRejection', unhandled);
+    const log = async () => {
+      throw new Error('disk full');
+    };
+    const waa = makeWAA({ log });
+    expect(waa.openSession((await logIn(waa)).cookie).principal).toBe('test0001');
+    await new Promise((resolve) => setImmediate(resolve));
+    process.off('unhandledRejection', unhandled);
+    expect(unhandled).not.toHaveBeenCalled();
+  });
+
   it('does not depend on a log that works', async () => {
     const waa = makeWAA({
       log: () => {
@@ -723,7 +754,11 @@ describe('[login 7] a step-up', () => {
     const { location, nonce } = waa.startLogin('/staff', undefined, { iact: true, aauth: ['pwd'] }, auth);
     expect(Object.fromEntries(new URL(location).searchParams)).toMatchObject({ iact: 'yes', aauth: 'pwd' });
     const login = await waa.finishLogin(wls.respond(location), nonce, auth);
-    expect(login).toMatchObject({ returnTo: '/staff', demanded: true, auth: { principal: 'test0001', auth: 'pwd' } });
+    expect(login).toMatchObject({
+      returnTo: '/staff',
+      demands: { iact: true },
+      auth: { principal: 'test0001', auth: 'pwd' },
+    });
     expect(login.auth.login).toBeGreaterThan(auth.login);
     expect(() => waa.openSession(cookie)).toThrow(expect.objectContaining({ code: 'ERR_SESSION_REVOKED' }));
     const told = events.filter(({ level }) => level === 'info').slice(-2);
@@ -778,12 +813,18 @@ describe('[login 7] a step-up', () => {
     expect(error).toMatchObject({ code: 'ERR_WLS_INTERACTION', loginUrl: '/webauth/login?return=%2Fstaff&aauth=pwd' });
   });
 
-  it('[login 3] is nothing that a second tab does: it goes on with the session that there is', async () => {
+  it('[login 3] is nothing that a second tab does: it goes on with a session that is enough already, or not at all', async () => {
     const waa = makeWAA();
     const { location } = waa.startLogin('/two', undefined, { iact: true });
-    const first = await logIn(waa, { auth: '', sso: ['pwd'] });
-    const second = await waa.finishLogin(wls.respond(location), undefined, first.auth);
-    expect([second.cookie, second.auth]).toEqual([undefined, first.auth]);
+    const encoded = wls.respond(location);
+    const weak = await logIn(waa, { auth: '', sso: ['pwd'] });
+    // Sent on, it would have to step up at once, and where no login cookie is kept, for ever.
+    expect(await refusal(waa.finishLogin(encoded, undefined, weak.auth))).toMatchObject({
+      code: 'ERR_COOKIES_BLOCKED',
+    });
+    const strong = await logIn(waa);
+    const second = await waa.finishLogin(encoded, undefined, strong.auth);
+    expect([second.cookie, second.auth]).toEqual([undefined, strong.auth]);
   });
 });
 
@@ -815,6 +856,7 @@ describe('demands in an address', () => {
     'maxAge=x',
     'maxAge=1e99',
     'maxAge=NaN',
+    'maxAge=0.5',
   ])('%j asks for nothing', (query) => {
     expect(read(query)).toBeUndefined();
   });
@@ -860,6 +902,24 @@ describe('[login 9] ending all sessions of a person', () => {
     expect(waa.openSession(cookie as string).principal).toBe('test0001');
   });
 
+  it('takes a principal, and no mistake for one', async () => {
+    for (const mistake of [undefined, '', ['test0001']]) {
+      await expect(makeWAA().endSessions(mistake as string)).rejects.toThrow(TypeError);
+    }
+  });
+
+  it('lasts as long as the longest sessions, where applications of other lifetimes share the store', async () => {
+    const store = new MemoryStore({ now });
+    const [long, short] = [makeWAA({ store, maxLife: 86_400 }), makeWAA({ store, maxLife: 60 })];
+    await Promise.all([long.ready, short.ready]);
+    const { cookie } = await logIn(long);
+    await long.endSessions('test0001');
+    await short.endSessions('test0001');
+    time += 120_000;
+    await long.endSessions('test0002');
+    expect(() => long.openSession(cookie)).toThrow(expect.objectContaining({ code: 'ERR_SESSION_REVOKED' }));
+  });
+
   it('is of one login service: the same name at another is another person', async () => {
     const store = new MemoryStore({ now });
     const waa = makeWAA({ store });
@@ -896,6 +956,28 @@ describe('a ticket', () => {
     expect(await refusal(waa.takeTicket(ticket))).toMatchObject({ code: 'ERR_SESSION_REVOKED' });
   });
 
+  it('is of one application, though others share its store', async () => {
+    const store = new MemoryStore({ now });
+    const { ticket } = await withTicket({ store });
+    const other = makeWAA({ store, baseUrl: 'http://localhost:4000' });
+    await other.ready;
+    expect(await refusal(other.takeTicket(ticket))).toMatchObject({ code: 'ERR_TOKEN_INVALID' });
+  });
+
+  it.each([undefined, null, '', ['a', 'b'], { length: 43 }, 'x'.repeat(42), 'x'.repeat(1e6), '__proto__'])(
+    'is not %j, and the store is not asked',
+    async (ticket) => {
+      const store = new MemoryStore({ now });
+      const events: LogEvent[] = [];
+      const waa = makeWAA({ store, log: (event) => events.push(event) });
+      await waa.ready;
+      const take = vi.spyOn(store, 'take');
+      expect(await refusal(waa.takeTicket(ticket as string))).toMatchObject({ code: 'ERR_TOKEN_INVALID', status: 401 });
+      expect(take).not.toHaveBeenCalled();
+      expect(events.filter(({ level }) => level === 'error')).toEqual([]);
+    },
+  );
+
   it('is not a session cookie, nor the other way round', async () => {
     const { waa, cookie, ticket } = await withTicket();
     expect(() => waa.openSession(ticket)).toThrow(SessionError);
@@ -927,6 +1009,28 @@ describe('a ticket', () => {
     await waa.endSession(auth);
     expect(await refusal(waa.makeTicket(cookie))).toMatchObject({ code: 'ERR_SESSION_REVOKED' });
     expect(await refusal(waa.makeTicket(undefined))).toMatchObject({ code: 'ERR_SESSION_MISSING' });
+  });
+});
+
+it('a login does not wait for ever for a store that never answers', async () => {
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+  try {
+    const store = new MemoryStore({ now });
+    vi.spyOn(store, 'subscribe').mockReturnValue(new Promise(() => {}));
+    const login = refusal(logIn(makeWAA({ store })));
+    await vi.advanceTimersByTimeAsync(5000);
+    expect(await login).toMatchObject({ code: 'ERR_STORE_UNAVAILABLE' });
+  } finally {
+    vi.useRealTimers();
+  }
+});
+
+it('[login 5] the token of a login opens for the cookie that it was begun with only', async () => {
+  const [one, two] = [makeWAA(), makeWAA({ cookieName: 'other' })];
+  const first = await logIn(two);
+  const { location, nonce } = one.startLogin('/');
+  expect(await refusal(two.finishLogin(wls.respond(location), nonce, first.auth))).toMatchObject({
+    code: 'ERR_PARAMS_MISMATCH',
   });
 });
 

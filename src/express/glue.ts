@@ -1,5 +1,6 @@
+import { createHash } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { type Demands, parseDemands } from '../demands.js';
+import { type Demands, formatDemands, parseDemands } from '../demands.js';
 import { SessionError, VerificationError, WebauthError } from '../errors.js';
 import { checkFormOrigin, formatCookie, isNavigation, isSafe, readCookie, requestTarget } from '../http.js';
 import { responseFromQuery } from '../response.js';
@@ -25,10 +26,6 @@ type Visitor =
 
 /** Requests whose `auth` is ours, and not from some other middleware. */
 const ours = new WeakSet<IncomingMessage>();
-
-/** What the cookie of a login that has just succeeded says of it. */
-const LOGGED_IN = '1';
-const AS_DEMANDED = '2';
 
 /** Turns requests into calls on the WAA, and back. */
 export class Glue {
@@ -64,7 +61,7 @@ export class Glue {
     if (visitor === undefined) {
       return next(new TypeError('require() needs app.use(webauth(waa)) before it, which also serves the login itself'));
     }
-    const { auth, problem } = visitor;
+    const { auth, problem } = this.#recheck(visitor);
     if (problem) return this.#turnAway(problem, demands, request, response, next);
     try {
       if (!isSafe(request)) checkFormOrigin(request, origins);
@@ -103,6 +100,17 @@ export class Glue {
     }
   }
 
+  /** What is sent slowly can arrive after the session has ended. */
+  #recheck(visitor: Visitor): Visitor {
+    if (visitor.problem) return visitor;
+    try {
+      this.#waa.recheck(visitor.auth);
+      return visitor;
+    } catch (error) {
+      return { problem: error as SessionError };
+    }
+  }
+
   #turnAway(
     problem: SessionError,
     demands: Demands | undefined,
@@ -128,16 +136,17 @@ export class Glue {
     const { returnTo, demands } = need;
     const { path, query } = requestTarget(request);
     const asked = path === routes.login;
+    const moved = asked && isMoved(query);
+    // A person who clicks may have another login; by itself it would go round and round. (Browsers say of all redirects
+    // after a click that it was one.)
+    const clicked = asked && !moved && request.headers['sec-fetch-user'] === '?1';
+    if (!clicked) this.#refuseLoop(need, request);
     // The cookie of this login has to be set where the login service sends people back to. `moved` ends it there: a
     // proxy may rewrite Host on the way to us.
-    const moved = asked && /(?:^|&)moved=1(?:&|$)/.test(query);
     if (request.headers.host !== this.#host && !moved) {
       this.#waa.log('info', 'login started', `asked for under another name than that of baseUrl, ${this.#host}`);
       return redirect(response, `${origin}${this.#waa.loginUrl(returnTo, demands)}&moved=1`);
     }
-    // A person who clicks may have another login; by itself it would go round and round.
-    const clicked = asked && request.headers['sec-fetch-user'] === '?1';
-    if (!clicked) this.#refuseLoop(need, request);
     const nonce = this.#cookie(request, cookies.login);
     const login = this.#waa.startLogin(returnTo, nonce, demands, this.#visitor(request).auth);
     this.#setCookie(response, cookies.login, login.nonce, this.#waa.loginTime);
@@ -149,7 +158,7 @@ export class Glue {
     const { cookies } = this.#waa;
     const done = this.#cookie(request, cookies.done);
     const insufficient = problem.code === 'ERR_STEP_UP_REQUIRED';
-    if (done === undefined || (insufficient && done !== AS_DEMANDED)) return;
+    if (done === undefined || (insufficient && !done.split('.').includes(markOf(demands)))) return;
     const kept = this.#cookie(request, cookies.session) !== undefined;
     const why = kept ? problem.message : 'the browser did not keep its session cookie';
     const code = insufficient ? 'ERR_IACT_UNSATISFIED' : 'ERR_COOKIES_BLOCKED';
@@ -164,8 +173,10 @@ export class Glue {
     const demands = parseDemands(query);
     const visitor = this.#visitor(request);
     const problem = visitor.auth ? demands && this.#waa.unmet(visitor.auth, demands) : visitor.problem;
-    if (problem) this.#redirectToLogin({ returnTo, demands, problem }, request, response);
-    else redirect(response, this.#waa.origin + this.#waa.safeReturn(returnTo));
+    if (problem) return this.#redirectToLogin({ returnTo, demands, problem }, request, response);
+    // Another process, to which the page leads, may think otherwise.
+    if (isMoved(requestTarget(request).query)) this.#setDone(request, response, {}, this.#waa.doneTime);
+    redirect(response, this.#waa.origin + this.#waa.safeReturn(returnTo));
   }
 
   async #callback(request: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -176,7 +187,7 @@ export class Glue {
     if (login.cookie !== undefined) {
       this.#setSession(response, login.cookie);
       this.#setCookie(response, cookies.login, '', 0);
-      this.#setCookie(response, cookies.done, login.demanded ? AS_DEMANDED : LOGGED_IN, login.doneTime);
+      this.#setDone(request, response, login.demands, login.doneTime);
     }
     redirect(response, origin + login.returnTo);
   }
@@ -200,16 +211,24 @@ export class Glue {
     checkFormOrigin(request, origins);
     this.#setSession(response, '', 0);
     this.#setCookie(response, cookies.done, '', 0);
+    const everywhere = /(?:^|&)everywhere=yes(?:&|$)/.test(requestTarget(request).query);
     const { auth, problem } = this.#visitor(request);
-    if (auth) await this.#end(auth, requestTarget(request).query);
-    // The cookie is gone, but nobody can be told that the session is.
-    else if (problem.code === 'ERR_STORE_UNAVAILABLE') throw problem;
+    // The cookie is gone, but nobody can be told that the session is, or the others are.
+    if (problem && (everywhere || problem.code === 'ERR_STORE_UNAVAILABLE')) {
+      problem.loginUrl = this.#waa.loginUrl(routes.logout);
+      throw problem;
+    }
+    if (auth) await this.#waa.endSession(auth);
+    if (auth && everywhere) await this.#waa.endSessions(auth.principal);
     redirect(response, origin + routes.logout);
   }
 
-  async #end(auth: Auth, query: string): Promise<void> {
-    await this.#waa.endSession(auth);
-    if (/(?:^|&)everywhere=yes(?:&|$)/.test(query)) await this.#waa.endSessions(auth.principal);
+  /** Adds to what the last moments' logins were for. */
+  #setDone(request: IncomingMessage, response: ServerResponse, demands: Demands, time: number): void {
+    const { done } = this.#waa.cookies;
+    const before = this.#cookie(request, done)?.split('.') ?? [];
+    const marks = [...before.filter((mark) => markShape.test(mark)).slice(0, MAX_MARKS), markOf(demands)];
+    this.#setCookie(response, done, marks.join('.'), time);
   }
 
   #run(route: Route, request: IncomingMessage, response: ServerResponse, next: Next): void {
@@ -258,6 +277,18 @@ interface Need {
   readonly returnTo: string;
   readonly demands: Demands | undefined;
   readonly problem: SessionError;
+}
+
+/** Names, in the cookie of the last moments' logins, what one was for. */
+function markOf(demands: Demands = {}): string {
+  return createHash('sha256').update(formatDemands(demands)).digest('base64url').slice(0, 8);
+}
+
+const markShape = /^[\w-]{8}$/;
+const MAX_MARKS = 8;
+
+function isMoved(query: string): boolean {
+  return /(?:^|&)moved=1(?:&|$)/.test(query);
 }
 
 function outOfReach(path: string, cookiePath: string): VerificationError {

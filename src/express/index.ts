@@ -2,7 +2,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { type Demands, demandRules, readDemands } from '../demands.js';
 import { WebauthError } from '../errors.js';
 import { withOwn } from '../http.js';
-import { checkOptions, originList, type Rules, texts } from '../options.js';
+import { checkOptions, originList, type Rules, restriction, texts } from '../options.js';
 import type { Requirements, WAA } from '../waa.js';
 import { Glue, type Next } from './glue.js';
 import { sendFailure } from './pages.js';
@@ -51,7 +51,12 @@ export function webauth(waa: WAA): Webauth {
   });
 }
 
-const rules: Rules<RouteRequirements> = { principals: texts, ptags: texts, origins: originList, ...demandRules };
+const rules: Rules<RouteRequirements> = {
+  principals: restriction(texts),
+  ptags: restriction(texts),
+  origins: originList,
+  ...demandRules,
+};
 
 /** One for each application, however often its middleware is made. */
 const glues = new WeakMap<WAA, Glue>();

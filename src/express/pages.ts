@@ -79,7 +79,7 @@ const otherwise = [
 function sendFailurePage(waa: WAA, error: WebauthError, request: IncomingMessage, response: ServerResponse): void {
   const [heading, whatToDo] = advice[error.code] ?? otherwise;
   const lost = request.method !== 'GET' && request.method !== 'HEAD' && error.status === 401;
-  const said = error instanceof StatusError ? (error.response as AuthResponse).msg : '';
+  const said = error instanceof StatusError ? signedWords(error.response as AuthResponse) : '';
   const body = html`<h1>${heading}</h1>
     <p>${whatToDo}</p>
     ${lost && html`<p><strong>What you sent was not saved.</strong> Log in, go back, and send it again.</p>`}
@@ -87,6 +87,11 @@ function sendFailurePage(waa: WAA, error: WebauthError, request: IncomingMessage
     ${links(waa, error)}
     <p class="quiet">${sentence(error.message)} <code>${error.code}</code></p>`;
   sendPage(response, heading, body, { status: error.status });
+}
+
+/** What nobody signed can be anybody's words. */
+function signedWords({ sig, msg }: AuthResponse): string {
+  return sig === undefined ? '' : msg;
 }
 
 function links(waa: WAA, error: WebauthError): Html {

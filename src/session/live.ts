@@ -127,9 +127,10 @@ export class LiveSessions {
   /** Looks at all watches: it is rare, and an index would cost each socket. */
   #learnCut(person: string, cut: Cut): void {
     this.#prune();
-    // Two may arrive in the wrong order.
-    if (cut.below <= (this.#cuts.get(person)?.below ?? 0)) return;
-    this.#cuts.set(person, cut);
+    // Two may arrive in the wrong order, and of applications whose sessions last longer or shorter.
+    const known = this.#cuts.get(person) ?? { below: 0, ends: 0 };
+    const below = Math.max(cut.below, known.below);
+    this.#cuts.set(person, { below, ends: Math.max(cut.ends, known.ends) });
     for (const watches of this.#watches.values()) {
       for (const watch of watches) if (this.isRevoked(watch.handle)) this.#end(watch, revoked());
     }

@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { SessionError } from '../errors.js';
 import { expired, LiveSessions, type OnEnd, revoked } from './live.js';
 import type { Sealer } from './seal.js';
@@ -14,7 +15,9 @@ import {
 import type { Store } from './store.js';
 import { Tickets } from './tickets.js';
 
-const RETRY_AFTER = 1000; // milliseconds
+// Milliseconds.
+const RETRY_AFTER = 1000;
+const START_DEADLINE = 5000;
 
 /** What sessions are made from. */
 export interface SessionsOptions {
@@ -23,6 +26,8 @@ export interface SessionsOptions {
   readonly lifetimes: Lifetimes;
   /** Name of the login service. */
   readonly wls: string;
+  /** Origin and path of the application. */
+  readonly place: string;
   readonly now: () => Date;
   /** Is told what fails in the store, since nobody else is. */
   readonly complain: (message: string) => void;
@@ -40,6 +45,8 @@ export class Sessions {
   readonly #options: SessionsOptions;
   readonly #live: LiveSessions;
   readonly #tickets: Tickets;
+  /** When sessions would have ended that end earlier because `maxLife` is shorter now: it may get longer again. */
+  readonly #longer = new WeakMap<Auth, Date>();
   #mark: string | undefined;
   #retry: NodeJS.Timeout | undefined;
   #closed = false;
@@ -49,13 +56,13 @@ export class Sessions {
   constructor(options: SessionsOptions) {
     this.#options = options;
     this.#live = new LiveSessions(options.store, options.now);
-    this.#tickets = new Tickets(options.store, options.now);
+    this.#tickets = new Tickets(options.store, options.now, options.place);
     this.ready = this.#start();
   }
 
   /** @throws SessionError if the store cannot be reached. */
   async begin({ principal, ptags, auth, sso, issue, life }: Beginning): Promise<Session> {
-    await this.ready;
+    await this.#settled();
     const { wls, store, lifetimes, now } = this.#options;
     const mark = this.#known();
     const who = { id: newSessionId(), principal, ptags, auth, sso, wls };
@@ -88,13 +95,20 @@ export class Sessions {
     return this.#check(await this.#ask(() => this.#tickets.take(ticket)), 'ticket');
   }
 
+  /** @throws SessionError if the session, which was open before, has ended meanwhile. */
+  recheck(auth: Auth): void {
+    if (this.#live.isRevoked(auth)) throw revoked();
+    if (auth.expires.getTime() <= this.#options.now().getTime()) throw expired();
+  }
+
   /** Uses a key up: true the first time. */
   async spend(key: string, expires: Date): Promise<boolean> {
     return this.#ask(() => this.#options.store.spend(key, expires));
   }
 
   async revoke(auth: Auth): Promise<void> {
-    await this.#ask(() => this.#live.revoke(auth.sessionId, auth.expires));
+    const ends = this.#longer.get(auth) ?? auth.expires;
+    await this.#ask(() => this.#live.revoke(auth.sessionId, ends));
   }
 
   /** @param ends when the last session of the person would end by itself. */
@@ -123,6 +137,15 @@ export class Sessions {
     }
   }
 
+  /** Waits for the store, right after the start, but not for ever. */
+  async #settled(): Promise<void> {
+    if (this.#mark !== undefined) return;
+    const deadline = new AbortController();
+    const late = delay(START_DEADLINE, undefined, { ref: false, signal: deadline.signal }).catch(() => {});
+    await Promise.race([this.ready, late]);
+    deadline.abort();
+  }
+
   #read(cookie: string | undefined): Session {
     if (cookie === undefined) throw new SessionError('ERR_SESSION_MISSING', 'nobody is logged in');
     this.#known();
@@ -133,8 +156,8 @@ export class Sessions {
     if (session.wls !== this.#options.wls) throw revoked('it was begun with another login service');
     if (session.mark !== this.#mark) throw revoked('the application was restarted, or its processes share no store');
     const auth = this.describe(session, via);
-    if (this.#live.isRevoked(auth)) throw revoked();
-    if (auth.expires.getTime() <= this.#options.now().getTime()) throw expired();
+    this.recheck(auth);
+    if (auth.expires.getTime() < session.expires) this.#longer.set(auth, new Date(session.expires));
     return auth;
   }
 

@@ -11,11 +11,14 @@ const MAX_LIVE = 16;
 export class Tickets {
   readonly #store: Store;
   readonly #now: () => Date;
+  readonly #place: string;
   /** When the tickets of each session made here end: milliseconds, in order. */
   readonly #live = new Map<string, number[]>();
   #pruned = 0;
 
-  constructor(store: Store, now: () => Date) {
+  /** @param place whose tickets they are: one of another application is none here, though it may share the store. */
+  constructor(store: Store, now: () => Date, place: string) {
+    this.#place = place;
     this.#store = store;
     this.#now = now;
   }
@@ -25,13 +28,13 @@ export class Tickets {
     const expires = new Date(this.#now().getTime() + TICKET_LIFE * 1000);
     this.#count(session.id, expires.getTime());
     const ticket = randomBytes(32).toString('base64url');
-    await this.#store.put(keyOf(ticket), JSON.stringify(session), expires);
+    await this.#store.put(this.#key(ticket), JSON.stringify(session), expires);
     return { ticket, expires };
   }
 
   /** Uses a ticket up. @throws SessionError ERR_TOKEN_INVALID if it is none, or was used, or is too old. */
   async take(ticket: string): Promise<Session> {
-    const kept = await this.#store.take(keyOf(ticket));
+    const kept = ticketShape.test(ticket) ? await this.#store.take(this.#key(ticket)) : undefined;
     if (kept !== undefined) {
       const session = JSON.parse(kept) as Session;
       this.#live.get(session.id)?.shift();
@@ -50,6 +53,11 @@ export class Tickets {
     this.#live.set(id, [...live, expires]);
   }
 
+  #key(ticket: string): string {
+    const hash = createHash('sha256').update(JSON.stringify([this.#place, ticket]));
+    return `ticket:${hash.digest('base64url')}`;
+  }
+
   /** Forgets, each half minute at most, the sessions whose tickets are over. */
   #prune(now: number): void {
     if (Math.abs(now - this.#pruned) < TICKET_LIFE * 1000) return;
@@ -58,6 +66,5 @@ export class Tickets {
   }
 }
 
-function keyOf(ticket: string): string {
-  return `ticket:${createHash('sha256').update(ticket).digest('base64url')}`;
-}
+// 256 bits in base64url. Whatever else comes in, of whatever type, is no ticket.
+const ticketShape = /^[\w-]{43}$/;

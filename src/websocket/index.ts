@@ -3,7 +3,7 @@ import { type IncomingMessage, STATUS_CODES } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { WebauthError } from '../errors.js';
 import { checkOrigin, readCookie, requestTarget, withOwn } from '../http.js';
-import { checkOptions, originList, type Rule, type Rules, texts } from '../options.js';
+import { checkOptions, originList, type Rule, type Rules, restriction, texts } from '../options.js';
 import type { Auth } from '../session/session.js';
 import type { Requirements, WAA } from '../waa.js';
 
@@ -151,8 +151,8 @@ function describe(error: unknown): { status: number; code: string; message: stri
 }
 
 const upgradeRules: Rules<UpgradeOptions> = {
-  principals: texts,
-  ptags: texts,
+  principals: restriction(texts),
+  ptags: restriction(texts),
   origins: originList,
 };
 const pathRule: Rule = [
