@@ -4,7 +4,7 @@ import type { Session } from './session.js';
 import type { Store } from './store.js';
 
 /** How long a ticket can be used: seconds. */
-export const TICKET_LIFE = 30;
+const TICKET_LIFE = 30;
 const MAX_LIVE = 16;
 
 /** Single-use stand-ins for a session cookie, where a cookie cannot be sent. The store keeps their hashes only. */

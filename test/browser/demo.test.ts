@@ -109,7 +109,7 @@ describe.skipIf(executablePath === undefined)('the demonstration, in Chromium', 
     'logs in for the second time without asking, and says that it was not asked',
     visit(async (page) => {
       await logIn(page);
-      await page.getByRole('button', { name: 'Log out' }).click();
+      await page.getByRole('button', { name: 'Log out', exact: true }).click();
       await heading(page, 'You are logged out of this site').waitFor();
       const shown = collectPages(page);
       await page.getByRole('link', { name: 'Log in again' }).click();
@@ -201,7 +201,7 @@ describe.skipIf(executablePath === undefined)('the demonstration, in Chromium', 
         await other.getByText('It is open.').waitFor();
         expect(await openSocket(other, `${demo.url}/live`)).toContain('You are test0001.');
         const closed = page.getByText('closed (4401, ERR_SESSION_REVOKED').waitFor({ timeout: 2000 });
-        await Promise.all([closed, other.getByRole('button', { name: 'Log out' }).click()]);
+        await Promise.all([closed, other.getByRole('button', { name: 'Log out', exact: true }).click()]);
 
         await heading(other, 'You are logged out of this site').waitFor();
         await other.getByText('You may still be logged in at the login service').waitFor();
@@ -247,7 +247,7 @@ describe.skipIf(executablePath === undefined)('the demonstration, in Chromium', 
       await page.getByText('ERR_PTAGS_REFUSED').waitFor();
       await page.getByRole('link', { name: 'Log out' }).click();
       await page.getByText('You are logged in as test0401.').waitFor();
-      await page.getByRole('button', { name: 'Log out' }).click();
+      await page.getByRole('button', { name: 'Log out', exact: true }).click();
       await heading(page, 'You are logged out of this site').waitFor();
     }),
   );
@@ -303,7 +303,7 @@ describe.skipIf(executablePath === undefined)('the demonstration, in Chromium', 
       await heading(page, 'For current members').waitFor();
       await enter(page, page.getByRole('link', { name: 'Back' }));
       await heading(page, 'You are test0003').waitFor();
-      await enter(page, page.getByRole('button', { name: 'Log out' }));
+      await enter(page, page.getByRole('button', { name: 'Log out', exact: true }));
       await heading(page, 'You are logged out of this site').waitFor();
     }),
   );
@@ -341,7 +341,7 @@ describe.skipIf(executablePath === undefined)('the demonstration, in Chromium', 
         await look('members');
         await page.goto(`${demo.url}/webauth/logout`);
         await look('log out?');
-        await page.getByRole('button', { name: 'Log out' }).click();
+        await page.getByRole('button', { name: 'Log out', exact: true }).click();
         await heading(page, 'You are logged out of this site').waitFor();
         await look('logged out');
         await page.getByRole('link', { name: /^Log out of / }).click();

@@ -9,10 +9,11 @@ import express from 'express';
 import type { BrowserContext, Page } from 'playwright-core';
 import { expect } from 'vitest';
 import { WebSocketServer } from 'ws';
-import type { LogEvent } from '../../src/config.js';
-import { webauth } from '../../src/express/index.js';
+import type { Config, LogEvent } from '../../src/config.js';
+import { type Webauth, webauth } from '../../src/express/index.js';
 import { html, sendPage } from '../../src/html.js';
-import { createWAA } from '../../src/waa.js';
+import { MemoryStore } from '../../src/session/memory.js';
+import { createWAA, type WAA } from '../../src/waa.js';
 import { acceptUpgrades } from '../../src/websocket/index.js';
 import { createWLS } from '../../src/wls/index.js';
 
@@ -113,51 +114,80 @@ export async function startDemo(): Promise<Running> {
 
 /** A small application, and what its server sees. */
 export interface Application extends Running {
-  readonly wlsUrl: string;
   /** Every request and upgrade, as it arrives, before anything of ours has looked at it. */
-  readonly arrived: { readonly line: string; readonly cookie: string; readonly origin: string | undefined }[];
+  readonly arrived: Arrival[];
   readonly events: LogEvent[];
+  /** Whose sockets were accepted. */
+  readonly opened: string[];
+  readonly store: MemoryStore;
 }
 
-/** Starts an application with everything of ours in it: a page with a socket at `/`, one that nobody may see, sockets. */
+export interface Arrival {
+  readonly line: string;
+  readonly cookie: string;
+  readonly origin: string | undefined;
+}
+
+/** Starts an application with everything of ours in it, and its login service, on ports of their own. */
 export async function startApplication(host = 'localhost'): Promise<Application> {
   const wls = createWLS();
   await wls.listen(0);
-  const app = express();
-  const arrived: Application['arrived'] = [];
-  const note = ({ method, url, headers }: IncomingMessage) =>
-    void arrived.push({ line: `${method} ${url}`, cookie: headers.cookie ?? '', origin: headers.origin });
-  const server = createServer((request, response) => {
-    note(request);
-    app(request, response);
-  });
+  const server = createServer();
   const url = await listen(server, host);
-  const events: LogEvent[] = [];
-  const waa = createWAA({ baseUrl: url, wls: wls.profile, log: (event) => events.push(event) });
+  const application = runApplication(server, { baseUrl: url, wls: wls.profile });
+  return { ...application, close: async () => void (await Promise.all([application.close(), wls.close()])) };
+}
+
+/** Adds to the application's pages. */
+export type Routes = (app: express.Express, auth: Webauth, config: Config) => void;
+
+/**
+ * The application itself: a page with a socket at `/`, one that nobody may see, sockets at `/live`.
+ * @param server listens already, at what the configuration calls `baseUrl`.
+ */
+export function runApplication(server: Server, config: Config, addRoutes: Routes = () => {}): Application {
+  const application = {
+    url: config.baseUrl,
+    arrived: [] as Arrival[],
+    events: [] as LogEvent[],
+    opened: [] as string[],
+    store: new MemoryStore(),
+  };
+  const { store, events } = application;
+  const complete = { store, log: (event: LogEvent) => void events.push(event), ...config };
+  const waa = createWAA(complete);
+  const note = ({ method, url, headers }: IncomingMessage) =>
+    void application.arrived.push({ line: `${method} ${url}`, cookie: headers.cookie ?? '', origin: headers.origin });
+  server.on('request', note).on('upgrade', note);
+  server.on(
+    'request',
+    makePages(waa, (app, auth) => addRoutes(app, auth, complete)),
+  );
+  const wss = new WebSocketServer({ noServer: true });
+  acceptUpgrades(server, wss, waa, { path: '/live' });
+  wss.on('connection', (socket, request) => {
+    application.opened.push(request.auth?.principal ?? 'nobody');
+    socket.send(`for ${request.auth?.principal}`);
+  });
+  const close = async () => {
+    for (const socket of wss.clients) socket.terminate();
+    await Promise.all([stop(server), waa.close(), store.close()]);
+  };
+  return { ...application, close };
+}
+
+function makePages(waa: WAA, addRoutes: (app: express.Express, auth: Webauth) => void): express.Express {
   const auth = webauth(waa);
-  app.use(auth);
+  const app = express().use(auth);
   app.get('/', auth.require(), (request, response) =>
     sendPage(response, 'Application', html`<h1>You are ${request.auth?.principal}</h1>`, {
       script: 'document.title = "with a script"',
-      connect: [url.replace('http', 'ws')],
+      connect: [waa.origin.replace('http', 'ws')],
     }),
   );
   app.get('/nobody', auth.require({ principals: ['nobody'] }), (_, response) => response.send('never'));
-  app.use(auth.failurePage);
-  server.on('upgrade', note);
-  const wss = new WebSocketServer({ noServer: true });
-  acceptUpgrades(server, wss, waa, { path: '/live' });
-  wss.on('connection', (socket, request) => socket.send(`for ${request.auth?.principal}`));
-  return {
-    url,
-    wlsUrl: wls.url,
-    arrived,
-    events,
-    close: async () => {
-      for (const socket of wss.clients) socket.terminate();
-      await Promise.all([stop(server), waa.close(), wls.close()]);
-    },
-  };
+  addRoutes(app, auth);
+  return app.use(auth.failurePage);
 }
 
 /** Serves pages of somebody else's on another port of localhost: the same site, to browsers. */
@@ -180,7 +210,7 @@ async function listen(server: Server, host: string): Promise<string> {
   return `http://${host}:${(server.address() as AddressInfo).port}`;
 }
 
-async function stop(server: Server): Promise<void> {
+export async function stop(server: Server): Promise<void> {
   const closed = once(server, 'close');
   server.close();
   server.closeAllConnections();
