@@ -39,7 +39,7 @@ export class Attempts {
     { returnTo, demands, principal }: Purpose,
     nonce?: string,
   ): { readonly params: string; readonly nonce: string } {
-    const kept = nonce !== undefined && nonceShape.test(nonce) ? nonce : newNonce();
+    const kept = keptOrNew(nonce);
     const attempt: Attempt = { returnTo, demands, principal, time: this.#now().getTime(), nonceHash: hash(kept) };
     return { params: this.#sealer.seal(JSON.stringify(attempt)), nonce: kept };
   }
@@ -63,6 +63,11 @@ export class Attempts {
   }
 }
 
+/** The random value that a cookie holds already, or a new one. */
+export function keptOrNew(value: string | undefined): string {
+  return value !== undefined && nonceShape.test(value) ? value : randomBytes(16).toString('base64url');
+}
+
 export function cookiesBlocked(): VerificationError {
   return new VerificationError(
     'ERR_COOKIES_BLOCKED',
@@ -72,10 +77,6 @@ export function cookiesBlocked(): VerificationError {
 
 // 128 bits in base64url.
 const nonceShape = /^[\w-]{22}$/;
-
-function newNonce(): string {
-  return randomBytes(16).toString('base64url');
-}
 
 function hash(text: string): string {
   return createHash('sha256').update(text).digest('base64url');

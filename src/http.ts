@@ -32,6 +32,14 @@ export function readCookie(request: IncomingMessage, name: string): string | und
   throw new SessionError('ERR_SESSION_INVALID', `the cookie ${name} is not a plain text`);
 }
 
+/** The cookies that make a session: its own, and the anchor if there is one. @throws SessionError as readCookie. */
+export function readSession(
+  request: IncomingMessage,
+  { session, anchor }: { readonly session: string; readonly anchor: string | undefined },
+): [cookie: string | undefined, anchor: string | undefined] {
+  return [readCookie(request, session), anchor === undefined ? undefined : readCookie(request, anchor)];
+}
+
 /** What a `Set-Cookie` says beside name and value. */
 export interface CookieOptions {
   readonly secure: boolean;

@@ -1,5 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto';
-import { type Attempt, Attempts, cookiesBlocked, LOGIN_TIME } from './attempts.js';
+import { type Attempt, Attempts, cookiesBlocked, keptOrNew, LOGIN_TIME } from './attempts.js';
 import { type Config, checkConfig, isWithin, type LogEvent } from './config.js';
 import { type Demands, formatDemands, unmet } from './demands.js';
 import { isDevelopment } from './environment.js';
@@ -63,6 +63,8 @@ export class WAA {
     readonly secure: boolean;
     /** Of the session cookie; the others are for the whole host. */
     readonly path: string;
+    /** Without which the session cookie is worth nothing, where its path lets others on the domain plant one. */
+    readonly anchor: string | undefined;
   };
   readonly wls: Profile;
   /** How long the login cookie is kept: seconds. */
@@ -107,6 +109,7 @@ export class WAA {
       done: `${prefix}${cookieName}-done`,
       secure,
       path: cookiePath,
+      anchor: cookiePath === '/' ? undefined : `${prefix}webauth-session-id`,
     };
     this.#callbackUrl = base.origin + callback;
     this.#requirements = {
@@ -164,9 +167,10 @@ export class WAA {
    * @param nonce the login cookie.
    * @param live the session that the browser has. If it has that and no login cookie any more, another tab finished
    *   first: for the same person the session goes on as it is, and nothing is used up.
+   * @param anchor the anchor cookie, if this application has one.
    * @throws WebauthError. The live session goes on then. Where the attempt is one of ours, `loginUrl` leads to another.
    */
-  async finishLogin(encoded: string, nonce: string | undefined, live?: Auth): Promise<Login> {
+  async finishLogin(encoded: string, nonce: string | undefined, live?: Auth, anchor?: string): Promise<Login> {
     const { params, kid, status } = parseResponse(encoded);
     const attempt = this.#attempts.open(params, nonce);
     const { returnTo, demands } = attempt;
@@ -179,7 +183,7 @@ export class WAA {
       const response = verifyResponse(encoded, { ...this.#expectations(), params, iact, aauth });
       if (nonce === undefined) return { ...unchanged, auth: this.#goOn(response, attempt, live), returnTo, demands };
       checkStepUp(response, attempt);
-      return { ...(await this.#startSession(response, attempt, live)), returnTo, demands };
+      return { ...(await this.#startSession(response, attempt, live, anchor)), returnTo, demands };
     } catch (error) {
       // Who could not be logged in without being asked can be, if they are asked.
       const again = demands.iact === false ? { ...demands, iact: undefined } : demands;
@@ -190,19 +194,23 @@ export class WAA {
 
   /**
    * Opens a session cookie.
+   * @param anchor the anchor cookie, if this application has one.
    * @throws SessionError if there is no live session in it.
    */
-  openSession(cookie: string | undefined): Auth {
-    return this.#sessions.open(cookie);
+  openSession(cookie: string | undefined, anchor?: string): Auth {
+    return this.#sessions.open(cookie, anchor);
   }
 
   /**
    * A single-use stand-in for a session cookie, good for half a minute.
-   * @param cookie the session cookie.
+   * @param cookie the session cookie, and the anchor cookie if this application has one.
    * @throws SessionError if there is no live session in it, or it has too many tickets already.
    */
-  async makeTicket(cookie: string | undefined): Promise<{ readonly ticket: string; readonly expires: Date }> {
-    return this.#sessions.makeTicket(cookie);
+  async makeTicket(
+    cookie: string | undefined,
+    anchor?: string,
+  ): Promise<{ readonly ticket: string; readonly expires: Date }> {
+    return this.#sessions.makeTicket(cookie, anchor);
   }
 
   /**
@@ -351,8 +359,10 @@ export class WAA {
     response: VerifiedResponse,
     { demands, principal }: Attempt,
     replaced: Auth | undefined,
-  ): Promise<Pick<Login, 'auth' | 'cookie' | 'doneTime'>> {
-    const session = await this.#sessions.begin(response);
+    held: string | undefined,
+  ): Promise<Pick<Login, 'auth' | 'cookie' | 'anchor' | 'doneTime'>> {
+    const anchor = this.cookies.anchor === undefined ? undefined : keptOrNew(held);
+    const session = await this.#sessions.begin(response, anchor);
     const auth = this.#sessions.describe(session);
     this.#checkUsable(auth, demands);
     const cookie = checkLength(this.#sessions.seal(session));
@@ -365,7 +375,7 @@ export class WAA {
     if (principal === undefined) this.log('info', 'login', 'somebody logged in', auth);
     else this.log('info', 'step-up', 'somebody who was logged in authenticated again', auth);
     const doneTime = Math.min(this.doneTime, Math.floor((auth.expires.getTime() - this.#now().getTime()) / 1000));
-    return { auth, cookie, doneTime };
+    return { auth, cookie, anchor, doneTime };
   }
 
   /** A session that would need another login at once is an error: it would go round and round. */
@@ -399,6 +409,8 @@ export interface Login {
   readonly auth: Auth;
   /** What to set as session cookie; undefined where the one that the browser has goes on. */
   readonly cookie: string | undefined;
+  /** What to set as anchor cookie, if this application has one. */
+  readonly anchor: string | undefined;
   /** How long it would be a loop to need another login: seconds. */
   readonly doneTime: number;
   /** What it was asked for; it would be a loop to need another for the same. */
@@ -408,7 +420,7 @@ export interface Login {
 }
 
 /** Another tab has logged in, and the session goes on. */
-const unchanged = { cookie: undefined, doneTime: 0 } as const;
+const unchanged = { cookie: undefined, anchor: undefined, doneTime: 0 } as const;
 
 // One slash and no second one (nor a backslash, which browsers read as one), then visible ASCII.
 const returnShape = /^\/(?![/\\])[\x21-\x7e]*$/;

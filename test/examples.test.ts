@@ -11,20 +11,29 @@ import {
 import { request as send } from 'node:http';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { Browser, freePorts, Program, root, runNode } from './processes.js';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
+import { Browser, freePorts, type Page, Program, root, runNode } from './processes.js';
 
-const examples = readdirSync(join(root, 'examples')).filter((name) => name !== 'README.md');
+const examples = readdirSync(join(root, 'examples')).filter((name) => name.endsWith('.ts'));
 
 /** Each example, and how it is used. */
 const uses: Readonly<Record<string, (start: Start) => Promise<void>>> = {
   'express.ts': useExpress,
   'websocket.ts': useWebSocket,
+  'staff.ts': useStaff,
+  'spa.ts': useSpa,
+  'logging.ts': useLogging,
   'verify.ts': useVerify,
 };
 
 /** Runs the example in development, on free ports. */
-type Start = () => Promise<{ readonly program: Program; readonly port: number; readonly url: string }>;
+type Start = (args?: readonly string[], env?: Readonly<Record<string, string>>) => Promise<Started>;
+
+interface Started {
+  readonly program: Program;
+  readonly port: number;
+  readonly url: string;
+}
 
 async function useExpress(start: Start): Promise<void> {
   const { program, url } = await start();
@@ -87,6 +96,164 @@ async function talk(url: string, headers: Record<string, string>): Promise<strin
   });
 }
 
+async function useStaff(start: Start): Promise<void> {
+  const clock = new Clock();
+  const { url } = await start(clock.args, clock.env);
+  const [member, teacher] = [new Browser(), new Browser()];
+  const { origin } = new URL(url);
+  const list = async () => (await member.visit(url)).body;
+  expect((await member.logIn(url)).body).not.toContain('href="/new"');
+  for (const answer of [await member.visit(`${url}new`), await member.submit(`${url}new`, { text: 'I was here' })]) {
+    expect([answer.status, answer.body]).toEqual([403, expect.stringContaining('ERR_PRINCIPAL_REFUSED')]);
+  }
+
+  expect((await teacher.logIn(url, 'test0003')).body).toContain('href="/new"');
+  const form = await teacher.visit(`${url}new`);
+  expect(form.headers['content-security-policy']).toContain("frame-ancestors 'none'");
+  expect(form.body).toMatch(/<form method="post">.*<label for="text">.*<input id="text" name="text"/s);
+  const added = await teacher.submit(`${url}new`, { text: '<b title="x">Tea</b> & cake' });
+  expect([added.url, added.status]).toEqual([url, 200]);
+  expect(await list()).toContain('<li>&#60;b title=&#34;x&#34;&#62;Tea&#60;/b&#62; &#38; cake (test0003)</li>');
+
+  const post = async (text: string, headers: Record<string, string>) => {
+    const type = { 'Content-Type': 'application/x-www-form-urlencoded' };
+    return teacher.ask(`${url}new`, { method: 'POST', headers: { ...type, ...headers }, body: `text=${text}` });
+  };
+  for (const headers of [{ Origin: 'http://localhost:1' }, { Origin: 'null' }, {}] as Record<string, string>[]) {
+    const answer = await post('planted', headers);
+    expect([answer.status, answer.body]).toEqual([403, expect.stringContaining('ERR_ORIGIN_REFUSED')]);
+  }
+
+  clock.pass(121);
+  expect((await teacher.visit(`${url}new`)).body).toContain('It wants you to authenticate again');
+  expect((await teacher.submit(`${url}new`, { text: 'Filled in slowly' })).body).toContain('Filled in slowly');
+  clock.pass(180);
+  const late = await post('Too+late', { Origin: origin, Referer: `${url}new` });
+  expect([late.status, late.body]).toEqual([401, expect.stringContaining('What you sent was not saved.')]);
+  expect(await list()).not.toMatch(/planted|Too late/);
+
+  const [, again = ''] = /href="(\/webauth\/login[^"]*)"[^>]*>Log in</.exec(late.body) ?? [];
+  const wrong = await teacher.logIn(new URL(again.replaceAll('&#38;', '&'), url).href, 'test0004');
+  expect([wrong.status, wrong.body]).toEqual([403, expect.stringMatching(/test0004.*ERR_PRINCIPAL_REFUSED/)]);
+  const right = await teacher.logIn(`${url}new`, 'test0003');
+  expect([right.url, right.status]).toEqual([`${url}new`, 200]);
+  expect((await teacher.submit(right.url, { text: 'In time' })).body).toContain('<li>In time (test0003)</li>');
+}
+
+/** The clock of a program that is started with it. */
+class Clock {
+  readonly #file = join(mkdtempSync(join(tmpdir(), 'ucam-webauth-clock-')), 'milliseconds');
+  readonly #module = `
+    import { readFileSync } from 'node:fs';
+    globalThis.Date = class extends Date {
+      constructor(...parts) {
+        super(...(parts.length === 0 ? [new.target.now()] : parts));
+      }
+      static now() {
+        return super.now() + Number(readFileSync(process.env.CLOCK, 'utf8'));
+      }
+    };`;
+  readonly args = ['--import', `data:text/javascript,${encodeURIComponent(this.#module)}`];
+  readonly env = { CLOCK: this.#file };
+  #ahead = 0;
+
+  constructor() {
+    this.pass(0);
+    onTestFinished(() => rmSync(dirname(this.#file), { recursive: true }));
+  }
+
+  /** Puts it forward. */
+  pass(seconds: number): void {
+    this.#ahead += seconds * 1000;
+    writeFileSync(this.#file, `${this.#ahead}`);
+  }
+}
+
+/** What its pages do is in test/browser/spa.test.ts. */
+async function useSpa(start: Start): Promise<void> {
+  const { url } = await start();
+  const { origin } = new URL(url);
+  const [member, other, leaver, stranger] = [new Browser(), new Browser(), new Browser(), new Browser()];
+  const shell = await stranger.visit(url);
+  expect([shell.status, shell.body]).toEqual([200, expect.stringContaining('src="app.js"')]);
+  for (const path of ['', 'app.js', 'style.css']) {
+    const { status, headers } = await stranger.visit(url + path);
+    expect([status, headers['content-security-policy']]).toEqual([200, expect.stringMatching(/^default-src 'none'; /)]);
+  }
+
+  const json = { 'Sec-Fetch-Mode': 'cors', Accept: '*/*' };
+  const get = async (who: Browser, path: string) => parse(await who.ask(`${url}api/${path}`, { headers: json }));
+  const post = async (who: Browser, path: string, body: unknown, headers: Record<string, string> = {}) => {
+    const sent = { ...json, 'Content-Type': 'application/json', Origin: origin, ...headers };
+    return parse(await who.ask(`${url}api/${path}`, { method: 'POST', headers: sent, body: JSON.stringify(body) }));
+  };
+  for (const path of ['me', 'notes', 'committee']) {
+    expect(await get(stranger, path)).toMatchObject([401, { error: { code: 'ERR_SESSION_MISSING' } }]);
+  }
+  await member.logIn(`${url}webauth/login?return=/`);
+  await other.logIn(`${url}webauth/login?return=/`, 'test0003');
+  await leaver.logIn(`${url}webauth/login?return=/`, 'test0401');
+  const [status, me] = (await get(member, 'me')) as [number, { principal: string; secondsLeft: number }];
+  expect([status, me.principal, Math.ceil(me.secondsLeft / 60)]).toEqual([200, 'test0001', 120]);
+  expect(await get(leaver, 'me')).toMatchObject([200, { principal: 'test0401' }]);
+  expect(await get(leaver, 'notes')).toMatchObject([403, { error: { code: 'ERR_PTAGS_REFUSED' } }]);
+  for (const answer of [await get(other, 'committee'), await post(other, 'committee', { text: 'hi' })]) {
+    expect(answer).toMatchObject([403, { error: { code: 'ERR_PRINCIPAL_REFUSED' } }]);
+  }
+
+  expect(await post(stranger, 'notes', { text: 'hi' })).toMatchObject([
+    401,
+    { error: { code: 'ERR_SESSION_MISSING' } },
+  ]);
+  for (const elsewhere of ['http://localhost:1', 'null']) {
+    const refused = [403, { error: { code: 'ERR_ORIGIN_REFUSED' } }];
+    expect(await post(member, 'notes', { text: 'planted' }, { Origin: elsewhere })).toMatchObject(refused);
+  }
+  expect((await post(member, 'notes', { text: 'planted' }, { 'Content-Type': 'text/plain' }))[0]).toBe(400);
+  for (const text of ['', ' ', 'w'.repeat(201), 7, ['a'], undefined]) {
+    expect((await post(member, 'notes', { text }))[0]).toBe(400);
+  }
+  expect(await post(member, 'notes', { text: '<b>' })).toEqual([201, {}]);
+  expect(await get(other, 'notes')).toEqual([200, [{ text: '<b>', by: 'test0001' }]]);
+  expect(await get(member, 'committee')).toEqual([200, []]);
+}
+
+function parse({ status, body }: Page): [number, unknown] {
+  return [status, JSON.parse(body)];
+}
+
+async function useLogging(start: Start): Promise<void> {
+  const { program, url } = await start([], { LOG_LEVEL: 'debug' });
+  const [member, leaver] = [new Browser(), new Browser()];
+  expect((await member.logIn(url)).body).toContain('Hello, test0001.');
+  expect((await leaver.logIn(url, 'test0401')).status).toBe(403);
+  await member.submit(`${url}webauth/logout`, {});
+  await program.printed(/"event":"logout"/);
+
+  const lines = program.output.trim().split('\n');
+  const events: Record<string, unknown>[] = lines.map((line) => JSON.parse(line));
+  const { sessionId } = events.find(({ event }) => event === 'login') ?? {};
+  const left = events.find(({ event, principal }) => event === 'login' && principal === 'test0401')?.['sessionId'];
+  const about = (level: number, event: string, more = {}) => expect.objectContaining({ level, event, ...more });
+  expect(events).toEqual([
+    about(40, 'start'),
+    about(30, 'start'),
+    expect.objectContaining({ level: 30, msg: `Listening on ${url}` }),
+    about(20, 'login started'),
+    about(30, 'login', { principal: 'test0001', sessionId }),
+    about(30, 'hello', { principal: 'test0001', sessionId }),
+    about(20, 'login started'),
+    about(30, 'login', { principal: 'test0401', sessionId: left }),
+    about(40, 'refused', { principal: 'test0401', sessionId: left, code: 'ERR_PTAGS_REFUSED' }),
+    about(30, 'logout', { principal: 'test0001', sessionId }),
+  ]);
+  expect([sessionId, left, sessionId === left]).toEqual([expect.any(String), expect.any(String), false]);
+  for (const line of lines)
+    expect(line.match(/"(?:time|level|msg|message)":/g)).toEqual(['"level":', '"time":', '"msg":']);
+  for (const secret of [...member.secrets, ...leaver.secrets])
+    expect(program.output).not.toContain(secret.slice(0, 16));
+}
+
 async function useVerify(): Promise<void> {
   const { status, stdout, stderr } = await runNode(['--import', 'tsx', join('examples', 'verify.ts')]);
   expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
@@ -108,19 +275,19 @@ describe('examples', () => {
     const specifiers = [...text.matchAll(/^(?:import|\}).*?from '([^']+)';$|\bimport\('([^']+)'\)/gm)].map(
       (match) => match[1] ?? match[2],
     );
-    expect(specifiers.length).toBe(text.match(/\bimport\b/g)?.length);
+    expect(specifiers.length).toBe(text.match(/\bimport\b(?!\.meta)/g)?.length);
     expect(specifiers).toContain('ucam-webauth');
     for (const specifier of specifiers) {
-      expect(specifier).toMatch(/^(?:node:\w+|express|ws|ucam-webauth(?:\/(?:express|websocket|wls))?)$/);
+      expect(specifier).toMatch(/^(?:node:\w+|express|pino|ws|ucam-webauth(?:\/(?:express|websocket|wls))?)$/);
     }
   });
 
   it.each(Object.entries(uses))('%s does what it says', async (name, use) => {
-    await use(async () => {
+    await use(async (args = [], env = {}) => {
       const [port, wlsPort] = (await freePorts(2)) as [number, number];
-      const env = { NODE_ENV: 'development', PORT: `${port}`, WLS_PORT: `${wlsPort}` };
-      const program = new Program(['--import', 'tsx', join('examples', name)], { env });
-      await program.printed(/^Listening on /m);
+      const inDevelopment = { NODE_ENV: 'development', PORT: `${port}`, WLS_PORT: `${wlsPort}`, ...env };
+      const program = new Program([...args, '--import', 'tsx', join('examples', name)], { env: inDevelopment });
+      await program.printed(/\bListening on /);
       return { program, port, url: `http://localhost:${port}/` };
     });
   });
@@ -263,7 +430,10 @@ describe('the commands that the README names', () => {
   });
 });
 
-describe.each(['README.md', 'SECURITY.md', 'CHANGELOG.md', 'keys/README.md', 'docs/protocol.md'])('%s', (document) => {
+const documents = ['README.md', 'SECURITY.md', 'CHANGELOG.md', 'keys/README.md'];
+const inDocs = readdirSync(join(root, 'docs')).filter((name) => name.endsWith('.md'));
+
+describe.each([...documents, ...inDocs.map((name) => `docs/${name}`)])('%s', (document) => {
   const text = readFileSync(join(root, document), 'utf8');
 
   it('links to files and headings that exist', () => {
@@ -280,13 +450,13 @@ describe.each(['README.md', 'SECURITY.md', 'CHANGELOG.md', 'keys/README.md', 'do
 
   it('names files that exist', () => {
     // A name in code, with an ending of ours. What a user makes or fetches is not ours.
-    const theirs = ['pubkey2.crt', 'pubkey901.crt', 'server.ts', 'private.pem'];
+    const theirs = ['pubkey2.crt', 'pubkey901.crt', 'server.ts', './users.js', 'private.pem'];
     const code = [...text.matchAll(/`([^`\n]+)`/g), ...text.matchAll(/^```\w*\n(.*?)^```$/gms)].map(
       ([, inner]) => inner as string,
     );
     const names = code.flatMap(
       (inner) =>
-        inner.match(/(?<![\w./:-])\.{0,2}\/?(?:[\w-]+\/)*[\w-]+\.(?:[cm]?ts|[cm]?js|json|md|pem|crt)\b(?!\.)/g) ?? [],
+        inner.match(/(?<![\w./:-])\.{0,2}\/?(?:[\w-]+\/)*[\w-]+\.(?:[cm]?ts|[cm]?js|json|md|pem|crt)\b(?![.(])/g) ?? [],
     );
     const places = [dirname(document), '.'];
     expect(

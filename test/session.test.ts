@@ -28,6 +28,7 @@ const session: Session = {
   expires: Date.parse('2026-03-01T13:00:00Z'),
   because: 'life',
   mark: 'a mark',
+  anchor: '',
 };
 
 describe('sealing', () => {

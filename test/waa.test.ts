@@ -1034,6 +1034,42 @@ it('[login 5] the token of a login opens for the cookie that it was begun with o
   });
 });
 
+describe('a session whose cookie has a path', () => {
+  const path = { baseUrl: 'http://localhost:3000/app', cookiePath: '/app' };
+
+  async function anchored(waa: WAA, held?: string) {
+    const { location, nonce } = waa.startLogin('/app/');
+    return waa.finishLogin(wls.respond(location), nonce, undefined, held);
+  }
+
+  it('opens only beside the cookie that it is anchored to, which no neighbour can set', async () => {
+    const waa = makeWAA(path);
+    expect(waa.cookies.anchor).toBe('webauth-session-id');
+    const [mine, theirs] = [await anchored(waa), await anchored(waa)];
+    expect(waa.openSession(mine.cookie, mine.anchor).principal).toBe('test0001');
+    for (const anchor of [undefined, '', theirs.anchor, `${mine.anchor}x`]) {
+      expect(() => waa.openSession(mine.cookie, anchor)).toThrow(
+        expect.objectContaining({ code: 'ERR_SESSION_INVALID' }),
+      );
+      expect(await refusal(waa.makeTicket(mine.cookie, anchor))).toMatchObject({ code: 'ERR_SESSION_INVALID' });
+    }
+    expect((await waa.makeTicket(mine.cookie, mine.anchor)).ticket).toMatch(/^[\w-]{43}$/);
+  });
+
+  it('keeps the anchor that the browser has, which other applications use too, if it is one', async () => {
+    const waa = makeWAA(path);
+    const { anchor } = await anchored(waa);
+    expect(anchor).toMatch(/^[\w-]{22}$/);
+    expect((await anchored(waa, anchor)).anchor).toBe(anchor);
+    expect((await anchored(waa, 'x; Path=/')).anchor).toMatch(/^[\w-]{22}$/);
+  });
+
+  it('has no anchor where the cookie itself is out of their reach', async () => {
+    const waa = makeWAA();
+    expect([waa.cookies.anchor, (await anchored(waa)).anchor]).toEqual([undefined, undefined]);
+  });
+});
+
 it('[login 5] a session that no browser would keep is an error, not a session', async () => {
   const ptags = Array.from({ length: 400 }, (_, i) => `tag-number-${i}`);
   const error = await refusal(logIn(makeWAA(), { ptags }));

@@ -2,7 +2,15 @@ import { createHash } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { type Demands, formatDemands, parseDemands } from '../demands.js';
 import { SessionError, VerificationError, WebauthError } from '../errors.js';
-import { checkFormOrigin, formatCookie, isNavigation, isSafe, readCookie, requestTarget } from '../http.js';
+import {
+  checkFormOrigin,
+  formatCookie,
+  isNavigation,
+  isSafe,
+  readCookie,
+  readSession,
+  requestTarget,
+} from '../http.js';
 import { responseFromQuery } from '../response.js';
 import type { Auth } from '../session/session.js';
 import type { Requirements, WAA } from '../waa.js';
@@ -93,7 +101,7 @@ export class Glue {
 
   #readVisitor(request: IncomingMessage): Visitor {
     try {
-      return { auth: this.#waa.openSession(readCookie(request, this.#waa.cookies.session)) };
+      return { auth: this.#waa.openSession(...readSession(request, this.#waa.cookies)) };
     } catch (error) {
       if (error instanceof SessionError) return { problem: error };
       throw error;
@@ -183,8 +191,10 @@ export class Glue {
     const { origin, cookies } = this.#waa;
     const encoded = responseFromQuery(requestTarget(request).query);
     const { auth } = this.#visitor(request);
-    const login = await this.#waa.finishLogin(encoded, readCookie(request, cookies.login), auth);
+    const [, anchor] = readSession(request, cookies);
+    const login = await this.#waa.finishLogin(encoded, readCookie(request, cookies.login), auth, anchor);
     if (login.cookie !== undefined) {
+      if (cookies.anchor && login.anchor !== undefined) this.#setCookie(response, cookies.anchor, login.anchor);
       this.#setSession(response, login.cookie);
       this.#setCookie(response, cookies.login, '', 0);
       this.#setDone(request, response, login.demands, login.doneTime);
@@ -199,7 +209,7 @@ export class Glue {
       problem.loginUrl = this.#waa.loginUrl(this.#returnPath(request));
       throw problem;
     }
-    sendData(response, 200, await this.#waa.makeTicket(readCookie(request, this.#waa.cookies.session)));
+    sendData(response, 200, await this.#waa.makeTicket(...readSession(request, this.#waa.cookies)));
   }
 
   #logoutPage(request: IncomingMessage, response: ServerResponse): void {

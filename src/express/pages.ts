@@ -82,9 +82,13 @@ function sendFailurePage(waa: WAA, error: WebauthError, request: IncomingMessage
   const said = error instanceof StatusError ? signedWords(error.response as AuthResponse) : '';
   const body = html`<h1>${heading}</h1>
     <p>${whatToDo}</p>
-    ${lost && html`<p><strong>What you sent was not saved.</strong> Log in, go back, and send it again.</p>`}
+    ${
+      lost &&
+      html`<p><strong>What you sent was not saved.</strong> The button opens another tab: log in there, come back here,
+      and reload this page. Your browser then asks whether to send it again.</p>`
+    }
     ${said && said !== error.message && html`<p>The login service says: “${said}”</p>`}
-    ${links(waa, error)}
+    ${links(waa, error, lost)}
     <p class="quiet">${sentence(error.message)} <code>${error.code}</code></p>`;
   sendPage(response, heading, body, { status: error.status });
 }
@@ -94,13 +98,15 @@ function signedWords({ sig, msg }: AuthResponse): string {
   return sig === undefined ? '' : msg;
 }
 
-function links(waa: WAA, error: WebauthError): Html {
+function links(waa: WAA, error: WebauthError, lost: boolean): Html {
   if (error.status === 403) {
     return html`<p class="row"><a class="button" href="${waa.routes.home}">To the start page</a>
       <a class="button" href="${waa.routes.logout}">Log out</a></p>`;
   }
   const label = error instanceof SessionError ? 'Log in' : 'Try again';
-  return html`<p><a class="button main" href="${error.loginUrl ?? waa.loginUrl('')}">${label}</a></p>`;
+  // What was sent stays with this page, for as long as it is not left.
+  const tab = lost && html` target="_blank" rel="noopener"`;
+  return html`<p><a class="button main" href="${error.loginUrl ?? waa.loginUrl('')}"${tab}>${label}</a></p>`;
 }
 
 /** Answers with JSON that nobody may store. */

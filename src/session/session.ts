@@ -22,6 +22,8 @@ export interface Session {
   readonly because: EndsBecause;
   /** The mark of the store that knows of the session. */
   readonly mark: string;
+  /** Hash of the browser's anchor; empty where others cannot plant the session cookie itself. */
+  readonly anchor: string;
 }
 
 /** Why a session ends when it does: its longest life here, or the life of the user's session at the login service. */
@@ -92,8 +94,8 @@ export function sessionEnd(
 }
 
 export function sealSession(sealer: Sealer, session: Session): string {
-  const { id, principal, ptags, auth, sso, wls, login, issue, loggedIn, expires, because, mark } = session;
-  const values = [id, principal, ptags, auth, sso, wls, login, issue, loggedIn, expires, because, mark];
+  const { id, principal, ptags, auth, sso, wls, login, issue, loggedIn, expires, because, mark, anchor } = session;
+  const values = [id, principal, ptags, auth, sso, wls, login, issue, loggedIn, expires, because, mark, anchor];
   return sealer.seal(JSON.stringify(values));
 }
 
@@ -108,8 +110,8 @@ export function openSession(sealer: Sealer, sealed: string): Session {
     );
   }
   // Whatever opens was sealed by us, so it has this form.
-  const [id, principal, ptags, auth, sso, wls, login, issue, loggedIn, expires, because, mark] = JSON.parse(
+  const [id, principal, ptags, auth, sso, wls, login, issue, loggedIn, expires, because, mark, anchor] = JSON.parse(
     opened.text,
   );
-  return { id, principal, ptags, auth, sso, wls, login, issue, loggedIn, expires, because, mark };
+  return { id, principal, ptags, auth, sso, wls, login, issue, loggedIn, expires, because, mark, anchor };
 }

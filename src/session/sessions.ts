@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { SessionError } from '../errors.js';
 import { expired, LiveSessions, type OnEnd, revoked } from './live.js';
@@ -60,15 +61,18 @@ export class Sessions {
     this.ready = this.#start();
   }
 
-  /** @throws SessionError if the store cannot be reached. */
-  async begin({ principal, ptags, auth, sso, issue, life }: Beginning): Promise<Session> {
+  /**
+   * @param anchor what the browser's anchor cookie will hold, where there is one.
+   * @throws SessionError if the store cannot be reached.
+   */
+  async begin({ principal, ptags, auth, sso, issue, life }: Beginning, anchor?: string): Promise<Session> {
     await this.#settled();
     const { wls, store, lifetimes, now } = this.#options;
     const mark = this.#known();
     const who = { id: newSessionId(), principal, ptags, auth, sso, wls };
     const login = await this.#ask(() => store.next());
     const times = { issue: issue.getTime(), loggedIn: now().getTime() };
-    return { ...who, login, ...times, ...sessionEnd(times.issue, life, lifetimes), mark };
+    return { ...who, login, ...times, ...sessionEnd(times.issue, life, lifetimes), mark, anchor: hash(anchor) };
   }
 
   seal(session: Session): string {
@@ -80,12 +84,15 @@ export class Sessions {
   }
 
   /** @throws SessionError if there is no live session in the cookie. */
-  open(cookie: string | undefined): Auth {
-    return this.#check(this.#read(cookie), 'cookie');
+  open(cookie: string | undefined, anchor?: string): Auth {
+    return this.#check(this.#read(cookie, anchor), 'cookie');
   }
 
-  async makeTicket(cookie: string | undefined): Promise<{ readonly ticket: string; readonly expires: Date }> {
-    const session = this.#read(cookie);
+  async makeTicket(
+    cookie: string | undefined,
+    anchor?: string,
+  ): Promise<{ readonly ticket: string; readonly expires: Date }> {
+    const session = this.#read(cookie, anchor);
     this.#check(session, 'cookie');
     return this.#ask(() => this.#tickets.make(session));
   }
@@ -146,10 +153,12 @@ export class Sessions {
     deadline.abort();
   }
 
-  #read(cookie: string | undefined): Session {
+  #read(cookie: string | undefined, anchor: string | undefined): Session {
     if (cookie === undefined) throw new SessionError('ERR_SESSION_MISSING', 'nobody is logged in');
     this.#known();
-    return openSession(this.#options.sealer, cookie);
+    const session = openSession(this.#options.sealer, cookie);
+    if (session.anchor === hash(anchor)) return session;
+    throw new SessionError('ERR_SESSION_INVALID', 'the session cookie was made for another browser');
   }
 
   #check(session: Session, via: Auth['via']): Auth {
@@ -177,6 +186,10 @@ export class Sessions {
       throw storeAway();
     }
   }
+}
+
+function hash(anchor: string | undefined): string {
+  return anchor === undefined ? '' : createHash('sha256').update(anchor).digest('base64url');
 }
 
 function storeAway(): SessionError {

@@ -2,7 +2,7 @@ import type { EventEmitter } from 'node:events';
 import { type IncomingMessage, STATUS_CODES } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { WebauthError } from '../errors.js';
-import { checkOrigin, readCookie, requestTarget, withOwn } from '../http.js';
+import { checkOrigin, readSession, requestTarget, withOwn } from '../http.js';
 import { checkOptions, originList, type Rule, type Rules, restriction, texts } from '../options.js';
 import type { Auth } from '../session/session.js';
 import type { Requirements, WAA } from '../waa.js';
@@ -108,7 +108,7 @@ function answer(socket: Duplex, text: string): void {
 function decide(waa: WAA, request: IncomingMessage, who: Requirements, origins: ReadonlySet<string>): Auth {
   try {
     checkOrigin(request, origins);
-    const auth = waa.openSession(readCookie(request, waa.cookies.session));
+    const auth = waa.openSession(...readSession(request, waa.cookies));
     waa.authorise(auth, who);
     return auth;
   } catch (error) {

@@ -1,0 +1,202 @@
+import { createHash, X509Certificate } from 'node:crypto';
+import { once } from 'node:events';
+import type { IncomingMessage, RequestListener } from 'node:http';
+import { createServer, request as httpsRequest, type Server } from 'node:https';
+import type { AddressInfo } from 'node:net';
+import forge from 'node-forge';
+import { type Browser, type BrowserContext, type Cookie, chromium, type Page } from 'playwright-core';
+import { expect } from 'vitest';
+import type { AuthResponse } from '../../src/response.js';
+import { createWLS, type WLS } from '../../src/wls/index.js';
+import { type Application, type Arrival, browserArgs, type Routes, runApplication, stop } from './helpers.js';
+
+/** What the application, its sibling, the login service and somebody else's port of the application's host are called. */
+export const app = 'https://app.cam.ac.uk';
+export const sibling = 'https://evil.cam.ac.uk';
+export const login = 'https://login.cam.ac.uk';
+export const otherPort = 'https://app.cam.ac.uk:8443';
+
+export const sessionCookie = '__Host-webauth-session';
+export const loginCookie = '__Host-webauth-login';
+
+/** The four of them, each a server on loopback, and a browser that finds them under their names and nothing else. */
+export interface Domain {
+  readonly application: Application;
+  readonly wls: WLS;
+  readonly browser: Browser;
+  /** What came to the sibling and to the other port. */
+  readonly overheard: Arrival[];
+  /** Where the application is, for programs that do not know its name. */
+  readonly port: number;
+  readonly certificate: string;
+  close(): Promise<void>;
+}
+
+/** @param answer what the sibling and the other port serve. */
+export async function startDomain(executablePath: string, answer: RequestListener, routes?: Routes): Promise<Domain> {
+  const certificate = makeCertificate('cam.ac.uk');
+  const overheard: Arrival[] = [];
+  const wls = createWLS({ dangerouslyListenBeyondLoopback: true });
+  const servers = {
+    app: await listen(certificate),
+    login: await listen(certificate, wls.handler),
+    theirs: await listen(certificate, (request, response) => {
+      const { method, url, headers } = request;
+      overheard.push({ line: `${method} ${url}`, cookie: headers.cookie ?? '', origin: headers.origin });
+      answer(request, response);
+    }),
+  };
+  const profile = {
+    ...wls.profile,
+    authUrl: `${login}/auth/authenticate.html`,
+    logoutUrl: `${login}/auth/logout.html`,
+  };
+  const application = runApplication(servers.app, { baseUrl: app, wls: profile }, routes);
+  const { theirs } = servers;
+  const browser = await launch(executablePath, certificate, [
+    [app, servers.app],
+    [login, servers.login],
+    [sibling, theirs],
+    [otherPort, theirs],
+  ]);
+  return {
+    application,
+    wls,
+    browser,
+    overheard,
+    port: portOf(servers.app),
+    certificate: certificate.cert,
+    close: async () => {
+      await browser.close();
+      await Promise.all([application.close(), stop(servers.login), stop(theirs)]);
+    },
+  };
+}
+
+/**
+ * Runs a test in a browser that has nothing but these cookies of the application, and forgets what came before.
+ * @param names values by name.
+ */
+export async function inBrowser(
+  { browser, application, overheard }: Domain,
+  names: Readonly<Record<string, string>>,
+  test: (page: Page, context: BrowserContext) => Promise<void>,
+): Promise<void> {
+  const context = await browser.newContext();
+  context.setDefaultTimeout(10_000);
+  try {
+    const common = { url: app, secure: true, httpOnly: true, sameSite: 'Lax' } as const;
+    await context.addCookies(Object.entries(names).map(([name, value]) => ({ name, value, ...common })));
+    for (const list of [application.arrived, application.events, application.opened, overheard]) list.length = 0;
+    await test(await context.newPage(), context);
+  } finally {
+    await context.close();
+  }
+}
+
+/** The cookies that the browser would send to the application, by name. */
+export async function cookiesOf(context: BrowserContext): Promise<Record<string, Omit<Cookie, 'name'>>> {
+  return Object.fromEntries((await context.cookies(app)).map(({ name, ...cookie }) => [name, cookie]));
+}
+
+/** Sends a request as a program does, which follows nothing, keeps nothing, and may claim anything. */
+export async function ask({ port, certificate }: Domain, path: string, headers: Record<string, string> = {}) {
+  const { host } = new URL(app);
+  const sent = { host, accept: 'text/html', ...headers };
+  const request = httpsRequest({ port, path, headers: sent, ...directly(certificate), agent: false }).end();
+  const [response] = (await once(request, 'response')) as [IncomingMessage];
+  let body = '';
+  for await (const chunk of response) body += chunk;
+  const { location = '', 'set-cookie': cookies = [] } = response.headers;
+  return { status: response.statusCode as number, location, cookies, body };
+}
+
+/** How a program on this machine reaches a server that has a name for the browser only. */
+export function directly(certificate: string) {
+  return { host: '127.0.0.1', servername: new URL(app).host, ca: certificate };
+}
+
+/** A login that somebody began, and what the login service answers to it, both without a browser. */
+export async function beginLogin(domain: Domain, overrides: Partial<AuthResponse> = {}, { base, name } = main) {
+  const { location, cookies } = await ask(domain, `${base}/webauth/login?return=${base}/`);
+  const encoded = domain.wls.respond(location, overrides);
+  const path = `${base}/webauth/callback?WLS-Response=${encodeURIComponent(encoded)}`;
+  return { location, path, nonce: readSetCookie(cookies, `__Host-${name}-login`) };
+}
+
+/** The session cookie of somebody who logged in without a browser. */
+export async function logIn(domain: Domain, principal: string, at = main): Promise<string> {
+  return readSetCookie(await cookiesOfLogin(domain, principal, at), `${at.prefix}${at.name}-session`);
+}
+
+/** The same where the session cookie has a path, and so an anchor. */
+export async function logInOnPath(
+  domain: Domain,
+  principal: string,
+  at: typeof main,
+): Promise<{ readonly session: string; readonly anchor: string }> {
+  const lines = await cookiesOfLogin(domain, principal, at);
+  const session = readSetCookie(lines, `${at.prefix}${at.name}-session`);
+  return { session, anchor: readSetCookie(lines, '__Host-webauth-session-id') };
+}
+
+async function cookiesOfLogin(domain: Domain, principal: string, at: typeof main): Promise<readonly string[]> {
+  const { path, nonce } = await beginLogin(domain, { principal }, at);
+  return (await ask(domain, path, { cookie: `__Host-${at.name}-login=${nonce}` })).cookies;
+}
+
+/** Where logins are served, and how their cookies begin. */
+const main = { base: '', prefix: '__Host-', name: 'webauth' };
+
+function readSetCookie(lines: readonly string[], name: string): string {
+  const line = lines.find((one) => one.startsWith(`${name}=`)) ?? expect.fail(`no ${name} among ${lines}`);
+  return line.slice(name.length + 1).split(';', 1)[0] as string;
+}
+
+interface Certificate {
+  readonly cert: string;
+  readonly key: string;
+}
+
+/** Certifies itself, for the domain and its hosts. */
+function makeCertificate(domain: string): Certificate {
+  const { publicKey, privateKey } = forge.pki.rsa.generateKeyPair(2048);
+  const certificate = forge.pki.createCertificate();
+  certificate.publicKey = publicKey;
+  certificate.serialNumber = '01';
+  certificate.validity.notBefore = new Date(Date.now() - 24 * 3600_000);
+  certificate.validity.notAfter = new Date(Date.now() + 24 * 3600_000);
+  const name = [{ name: 'commonName', value: domain }];
+  certificate.setSubject(name);
+  certificate.setIssuer(name);
+  const altNames = [domain, `*.${domain}`].map((value) => ({ type: 2, value }));
+  certificate.setExtensions([{ name: 'subjectAltName', altNames }]);
+  certificate.sign(privateKey, forge.md.sha256.create());
+  return { cert: forge.pki.certificateToPem(certificate), key: forge.pki.privateKeyToPem(privateKey) };
+}
+
+async function listen(certificate: Certificate, handler?: RequestListener): Promise<Server> {
+  const server = createServer({ ...certificate }, handler);
+  await once(server.listen(0, '127.0.0.1'), 'listening');
+  return server;
+}
+
+/** Names lead to servers in the browser alone; it trusts their one key, and reaches nobody else. */
+function launch(executablePath: string, { cert }: Certificate, names: [string, Server][]): Promise<Browser> {
+  const rules = names.map(([origin, server]) => {
+    const { hostname, port } = new URL(origin);
+    return `MAP ${hostname}:${port || 443} 127.0.0.1:${portOf(server)}`;
+  });
+  const publicKey = new X509Certificate(cert).publicKey.export({ type: 'spki', format: 'der' });
+  const trusted = createHash('sha256').update(publicKey).digest('base64');
+  const args = [
+    ...browserArgs,
+    `--ignore-certificate-errors-spki-list=${trusted}`,
+    `--host-resolver-rules=${[...rules, 'MAP * ~NOTFOUND'].join(', ')}`,
+  ];
+  return chromium.launch({ executablePath, args });
+}
+
+function portOf(server: Server): number {
+  return (server.address() as AddressInfo).port;
+}
