@@ -2,10 +2,15 @@ import type { IncomingMessage } from 'node:http';
 import cookieParser from 'cookie-parser';
 import { AuthorisationError, SessionError } from './errors.js';
 
+/** What a request is for, as it came. */
+export function rawTarget(request: IncomingMessage): string {
+  // Express keeps the whole target there when it hands a request to a router below a path.
+  return (request as { originalUrl?: string }).originalUrl ?? request.url ?? '/';
+}
+
 /** The path and the raw query that a request is for, without decoding anything. */
 export function requestTarget(request: IncomingMessage): { readonly path: string; readonly query: string } {
-  // Express keeps the whole target there when it hands a request to a router below a path.
-  const target = (request as { originalUrl?: string }).originalUrl ?? request.url ?? '/';
+  const target = rawTarget(request);
   const mark = target.indexOf('?');
   return mark < 0 ? { path: target, query: '' } : { path: target.slice(0, mark), query: target.slice(mark + 1) };
 }

@@ -5,10 +5,13 @@ import {
   encodeBase64,
   encodeField,
   formatDate,
+  isEscaped,
+  isList,
   malformed,
   parseDate,
   parseList,
   queryPairs,
+  strayPercent,
 } from './codec.js';
 import { type ErrorCode, ResponseError } from './errors.js';
 
@@ -71,11 +74,11 @@ export const MAX_RESPONSE = 8192;
 export function parseResponse(encoded: string): AuthResponse {
   if (typeof encoded !== 'string') throw new TypeError('parseResponse takes the response as a string');
   if (encoded.length > MAX_RESPONSE) throw malformed(`the response is longer than ${MAX_RESPONSE} characters`);
-  if (!encoded.isWellFormed()) throw malformed('the response is not well-formed Unicode');
-  // One more than there can be, so that a heap of separators costs nothing.
-  const response = readFields(encoded.split('!', 15));
-  checkFields(response);
-  return response;
+  const fields = splitFields(encoded);
+  checkFields(fields);
+  if (!isEscaped(encoded)) throw strayPercent();
+  if (!encoded.isWellFormed()) bad('the response is not well-formed Unicode');
+  return readFields(fields);
 }
 
 /** Writes a response; the reverse of {@link parseResponse}. It writes what it is given, right or wrong. */
@@ -102,7 +105,7 @@ export function signedPart(encoded: string): string {
  * @throws ResponseError if there is none, more than one, or one that does not decode.
  */
 export function responseFromQuery(rawQuery: string): string {
-  const [first, second] = queryPairs(rawQuery).filter(([name]) => /^WLS-Response(?:\[|$)/.test(decodeName(name)));
+  const [first, second] = queryPairs(rawQuery).filter(([name]) => isOurs(name));
   if (second) throw new ResponseError('ERR_RESPONSE_DUPLICATED', 'the query holds WLS-Response more than once');
   if (!first?.[1]) throw malformed('the query holds no WLS-Response');
   const [name, raw] = first;
@@ -119,48 +122,20 @@ export function responseUrl(url: string, ver: Version, encoded: string): string 
 }
 
 /** Names are compared decoded, so that no spelling hides a second response. One that does not decode is not ours. */
-function decodeName(raw: string): string {
+function isOurs(raw: string): boolean {
+  // Decoding makes nothing longer.
+  if (raw.length < 'WLS-Response'.length) return false;
   try {
-    return decodeForm(raw);
+    return /^WLS-Response(?:\[|$)/.test(decodeForm(raw));
   } catch {
-    return '';
+    return false;
   }
 }
 
-function readFields(fields: string[]): AuthResponse {
-  const ver = readVersion(fields[0] as string);
-  const count = ver === 3 ? 14 : 13;
-  if (fields.length !== count) {
-    throw malformed(
-      `version ${ver} has ${count} fields, and this response ${fields.length > 14 ? 'more' : fields.length}`,
-    );
-  }
-  // kid and sig are taken as they stand; every other field is decoded, once.
-  const sig = fields.pop() as string;
-  const kid = fields.pop() as string;
-  const decoded = fields.map(decodeField);
-  if (ver !== 3) decoded.splice(7, 0, '');
-  const [, status, msg, issue, id, url, principal, ptags, auth, sso, life, params] = decoded as Twelve;
-  return {
-    ver,
-    status: readStatus(status),
-    msg,
-    issue: parseDate(issue) ?? bad('issue is not a date of the form YYYYMMDDTHHMMSSZ'),
-    id,
-    url,
-    principal,
-    ptags: parseList(ptags) ?? bad('ptags has an empty item'),
-    auth,
-    sso: parseList(sso) ?? bad('sso has an empty item'),
-    life: readLife(life),
-    params,
-    kid,
-    sig:
-      sig === '' ? undefined : (decodeBase64(sig) ?? bad('sig is not canonical base64 of the alphabet A-Za-z0-9-._')),
-  };
-}
+/** The fields as they stand on the wire; `ptags` is empty in versions 1 and 2. */
+type Fields = Readonly<Record<keyof AuthResponse, string>>;
 
-type Twelve = [
+type InOrder = [
   ver: string,
   status: string,
   msg: string,
@@ -173,48 +148,104 @@ type Twelve = [
   sso: string,
   life: string,
   params: string,
+  kid: string,
+  sig: string,
 ];
 
-function readVersion(text: string): Version {
-  if (text === '1' || text === '2' || text === '3') return Number(text) as Version;
+function splitFields(encoded: string): Fields {
+  const fields = split(encoded);
+  const count = countFields(fields[0]);
+  if (fields.length !== count) {
+    bad(`version ${fields[0]} has ${count} fields, and this response ${fields.length > 14 ? 'more' : fields.length}`);
+  }
+  if (count === 13) fields.splice(7, 0, '');
+  const [ver, status, msg, issue, id, url, principal, ptags, auth, sso, life, params, kid, sig] = fields as InOrder;
+  return { ver, status, msg, issue, id, url, principal, ptags, auth, sso, life, params, kid, sig };
+}
+
+/** At `!`, into one more than there can be, so that a heap of them costs nothing. (Of some texts `split` is slow.) */
+function split(encoded: string): string[] {
+  const fields: string[] = [];
+  let start = 0;
+  for (let end = encoded.indexOf('!'); end >= 0 && fields.length < 14; end = encoded.indexOf('!', start)) {
+    fields.push(encoded.slice(start, end));
+    start = end + 1;
+  }
+  fields.push(encoded.slice(start));
+  return fields;
+}
+
+function countFields(ver: string | undefined): number {
+  if (ver === '3') return 14;
+  if (ver === '1' || ver === '2') return 13;
   throw new ResponseError('ERR_RESPONSE_VERSION', 'the version of the response is not 1, 2 or 3');
 }
 
-function readStatus(text: string): AuthResponse['status'] {
-  if (text === '200' || (/^\d{3}$/.test(text) && text in failures)) return Number(text) as AuthResponse['status'];
-  throw malformed('status is not a code of the protocol');
-}
+const statuses: ReadonlySet<string> = new Set(['200', ...Object.keys(failures)]);
 
-function readLife(text: string): number | undefined {
-  if (text === '') return undefined;
-  // Fifteen digits: thirty million years, and still an exact number.
-  return /^\d{1,15}$/.test(text) ? Number(text) : bad('life is not a number of seconds');
-}
+// Fifteen digits: thirty million years, and still an exact number.
+const lifeShape = /^\d{0,15}$/;
 
 // A kid is a number of at most eight digits that does not begin with 0; no kid is the empty string.
 const kidShape = /^(?:[1-9]\d{0,7})?$/;
 
-function checkFields(response: AuthResponse): void {
-  const { ver, status, id, url, kid, sig } = response;
-  if (status === 520 && ver !== 1) bad('status 520 is only ever sent in version 1');
+/** Base64 of 2048 bytes: no key that OpenSSL verifies with is longer. */
+const MAX_SIG = 2732;
+
+/** Nothing is decoded before all is looked at, and what is short comes first: to refuse costs little. */
+function checkFields(fields: Fields): void {
+  const { ver, status, id, url, life, kid, sig } = fields;
+  if (!statuses.has(status)) bad('status is not a code of the protocol');
+  if (status === '520' && ver !== '1') bad('status 520 is only ever sent in version 1');
   if (id === '') bad('id is missing');
   if (url === '') bad('url is missing');
+  if (!lifeShape.test(life)) bad('life is not a number of seconds');
   if (!kidShape.test(kid)) bad('kid is not a number of one to eight digits without a leading zero');
-  if (sig !== undefined && kid === '') bad('there is a signature, and no kid to say whose');
-  if (status === 200) checkSuccess(response);
-  else checkFailure(response);
+  if (sig !== '' && kid === '') bad('there is a signature, and no kid to say whose');
+  if (sig.length > MAX_SIG) bad('sig is longer than that of any key');
+  if (status === '200') checkSuccess(fields);
+  else checkFailure(fields);
 }
 
-function checkSuccess({ principal, auth, sso }: AuthResponse): void {
+function checkSuccess({ principal, ptags, auth, sso }: Fields): void {
   if (principal === '') bad('a success names no principal');
-  if (auth === '' && sso.length === 0) bad('a success says neither in auth nor in sso how the user authenticated');
+  if (auth === '' && sso === '') bad('a success says neither in auth nor in sso how the user authenticated');
+  if (!isList(ptags)) bad('ptags has an empty item');
+  if (!isList(sso)) bad('sso has an empty item');
 }
 
-function checkFailure({ principal, ptags, auth, sso }: AuthResponse): void {
+function checkFailure({ principal, ptags, auth, sso }: Fields): void {
   if (principal !== '') bad('a failure names a principal');
-  if (ptags.length > 0) bad('a failure has ptags');
+  if (ptags !== '') bad('a failure has ptags');
   if (auth !== '') bad('a failure has auth');
-  if (sso.length > 0) bad('a failure has sso');
+  if (sso !== '') bad('a failure has sso');
+}
+
+function readFields(fields: Fields): AuthResponse {
+  // What can still be wrong comes first, before anything long is decoded.
+  const issue = parseDate(fields.issue) ?? bad('issue is not a date of the form YYYYMMDDTHHMMSSZ');
+  const sig = decodeBase64(fields.sig) ?? bad('sig is not canonical base64 of the alphabet A-Za-z0-9-._');
+  return {
+    ver: Number(fields.ver) as Version,
+    status: Number(fields.status) as AuthResponse['status'],
+    msg: decodeField(fields.msg),
+    issue,
+    id: decodeField(fields.id),
+    url: decodeField(fields.url),
+    principal: decodeField(fields.principal),
+    ptags: readList(fields.ptags),
+    auth: decodeField(fields.auth),
+    sso: readList(fields.sso),
+    life: fields.life === '' ? undefined : Number(fields.life),
+    params: decodeField(fields.params),
+    kid: fields.kid,
+    sig: fields.sig === '' ? undefined : sig,
+  };
+}
+
+/** Escapes stand for no commas. */
+function readList(text: string): string[] {
+  return parseList(decodeField(text)) as string[];
 }
 
 function bad(message: string): never {

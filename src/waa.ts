@@ -13,7 +13,7 @@ import { Sealer } from './session/seal.js';
 import type { Auth } from './session/session.js';
 import { Sessions } from './session/sessions.js';
 import type { Store } from './session/store.js';
-import { type VerifiedResponse, verifyResponse } from './verify.js';
+import { type VerifiedResponse, verifyParsed } from './verify.js';
 
 /** Who may enter: people who pass both. */
 export interface Requirements {
@@ -171,7 +171,8 @@ export class WAA {
    * @throws WebauthError. The live session goes on then. Where the attempt is one of ours, `loginUrl` leads to another.
    */
   async finishLogin(encoded: string, nonce: string | undefined, live?: Auth, anchor?: string): Promise<Login> {
-    const { params, kid, status } = parseResponse(encoded);
+    const parsed = parseResponse(encoded);
+    const { params, kid, status } = parsed;
     const attempt = this.#attempts.open(params, nonce);
     const { returnTo, demands } = attempt;
     try {
@@ -180,7 +181,7 @@ export class WAA {
       if (nonce === undefined && status !== 200) throw cookiesBlocked();
       this.#refuseDemoKey(kid);
       const { iact, aauth } = demands;
-      const response = verifyResponse(encoded, { ...this.#expectations(), params, iact, aauth });
+      const response = verifyParsed(encoded, parsed, { ...this.#expectations(), params, iact, aauth });
       if (nonce === undefined) return { ...unchanged, auth: this.#goOn(response, attempt, live), returnTo, demands };
       checkStepUp(response, attempt);
       return { ...(await this.#startSession(response, attempt, live, anchor)), returnTo, demands };

@@ -7,6 +7,8 @@ import {
   encodeBase64,
   encodeField,
   formatDate,
+  isEscaped,
+  isList,
   parseDate,
   parseList,
   queryPairs,
@@ -128,6 +130,20 @@ describe('fields', () => {
     },
   );
 
+  it('[M4] are told from other texts without being read', () => {
+    const text = fc.oneof(anyText, fc.stringMatching(/^(?:%|%2|%21|%25|a|!){0,12}$/));
+    fc.assert(
+      fc.property(text, (text) => {
+        expect(isEscaped(text)).toBe(!/%(?!2[15])/.test(text));
+      }),
+    );
+    // However long: no repetition is tried in more ways than one.
+    for (const part of ['%25', '%', '%25a', 'a']) {
+      expect(isEscaped(part.repeat(100_000))).toBe(part !== '%');
+      expect(isEscaped(`${part.repeat(100_000)}%2`)).toBe(false);
+    }
+  });
+
   it('[M3, M4] reads only what it would write', () => {
     fc.assert(
       fc.property(anyText, (text) => {
@@ -222,6 +238,16 @@ describe('lists', () => {
 
   it.each([',', 'pwd,', ',pwd', 'pwd,,x-a', ',,'])('[M9] have no empty item, as in %j', (text) => {
     expect(parseList(text)).toBeUndefined();
+    expect(isList(text)).toBe(false);
+  });
+
+  it('[M9] are told from other texts without being read', () => {
+    const text = fc.oneof(anyText, fc.stringMatching(/^[a,]{0,12}$/));
+    fc.assert(
+      fc.property(text, (text) => {
+        expect(isList(text)).toBe(!text.split(',').includes('') || text === '');
+      }),
+    );
   });
 });
 

@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { encodeBase64 } from '../src/codec.js';
 import { ResponseError } from '../src/errors.js';
 import {
   type AuthResponse,
@@ -255,6 +256,12 @@ describe('the fields of a response', () => {
       '_',
     ];
     for (const other of wrong) expectMalformed(wire({ sig: other }));
+  });
+
+  it('[R18] have no sig that is longer than any key', () => {
+    const sig = (bytes: number) => encodeBase64(Buffer.alloc(bytes, 0xff));
+    expect(parseResponse(wire({ sig: sig(2048) })).sig).toHaveLength(2048);
+    expectMalformed(wire({ sig: sig(2050) }));
   });
 
   it('[R19] have version 1 where the status is 520', () => {

@@ -15,7 +15,7 @@ import {
   type Version,
 } from '../src/response.js';
 import { signText } from '../src/signature.js';
-import { type Expectations, verifyResponse } from '../src/verify.js';
+import { type Expectations, verifyParsed, verifyResponse } from '../src/verify.js';
 import {
   expectations,
   expectRefused,
@@ -76,6 +76,39 @@ describe('a good response', () => {
   it('[R12] may hold ptags that nobody knows', () => {
     expect(verify({ ptags: ['x-new', 'current'] }).ptags).toEqual(['x-new', 'current']);
     expect(verify({ ptags: [] }).ptags).toEqual([]);
+  });
+});
+
+describe('a response that was parsed before', () => {
+  const parsed = (encoded: string, expected: Expectations) => verifyParsed(encoded, parseResponse(encoded), expected);
+
+  it('[V1] is judged as any other', () => {
+    const encoded = sign(makeResponse({ sso: ['x-a'] }));
+    expect(parsed(encoded, expectations())).toStrictEqual(verifyResponse(encoded, expectations()));
+    const old = sign(makeResponse({ ver: 1 }));
+    expect(parsed(old, expectations({ ver: 1, oldVersionPtags: ['current'] })).ptags).toEqual(['current']);
+  });
+
+  it.each<[string, ErrorCode, string, Partial<Expectations>]>([
+    ['an older version', 'ERR_RESPONSE_VERSION', sign(makeResponse({ ver: 2 })), {}],
+    ['another address', 'ERR_URL_MISMATCH', sign(makeResponse()), { url: 'https://other.example.org/' }],
+    ['another attempt', 'ERR_PARAMS_MISMATCH', sign(makeResponse()), { params: 'another' }],
+    ['another key', 'ERR_SIGNATURE_INVALID', sign(makeResponse(), stranger.privateKey), {}],
+    ['nobody', 'ERR_WLS_CANCELLED', sign(makeFailure()), {}],
+    [
+      'no authentication of now',
+      'ERR_IACT_UNSATISFIED',
+      sign(makeResponse({ auth: '', sso: ['pwd'] })),
+      { iact: true },
+    ],
+  ])('[V1] is refused for %s too', (_, code, encoded, expected) => {
+    expect(thrownBy(() => parsed(encoded, expectations(expected)))).toMatchObject({ code });
+    expect(thrownBy(() => verifyResponse(encoded, expectations(expected)))).toMatchObject({ code });
+  });
+
+  it('[V1] has its expectations looked at', () => {
+    const unusable = { ...expectations(), now: new Date(Number.NaN) };
+    expect(thrownBy(() => parsed(sign(makeResponse()), unusable))).toBeInstanceOf(TypeError);
   });
 });
 

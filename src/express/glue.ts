@@ -7,6 +7,7 @@ import {
   formatCookie,
   isNavigation,
   isSafe,
+  rawTarget,
   readCookie,
   readSession,
   requestTarget,
@@ -272,10 +273,7 @@ export class Glue {
 
   /** Where to go after logging in: the page that was asked for, or the page of ours that a program or form is on. */
   #returnPath(request: IncomingMessage): string {
-    if (isNavigation(request)) {
-      const { path, query } = requestTarget(request);
-      return query === '' ? path : `${path}?${query}`;
-    }
+    if (isNavigation(request)) return rawTarget(request);
     const { referer } = request.headers;
     const from = referer !== undefined && URL.canParse(referer) ? new URL(referer) : undefined;
     return from?.origin === this.#waa.origin ? from.pathname + from.search : '';
