@@ -150,10 +150,10 @@ function checkIssue({ response, expected, now }: Facts): WebauthError | undefine
   if (age <= responseTimeout && age >= -clockSkew) return undefined;
   const made = `the response was made at ${formatDate(response.issue)}`;
   if (age > responseTimeout) {
-    const hint = 'if this happens to everyone, check the clock of this machine';
+    const hint = "if this happens to everyone, check the clock of the application's machine";
     return new VerificationError('ERR_ISSUE_STALE', `${made}, more than ${responseTimeout} s ago; ${hint}`);
   }
-  const hint = 'the clock of this machine is probably slow';
+  const hint = "the clock of the application's machine is probably slow";
   return new VerificationError('ERR_ISSUE_FUTURE', `${made}, more than ${clockSkew} s from now; ${hint}`);
 }
 
@@ -191,7 +191,10 @@ export function checkAuthentication({
   const now = auth !== '' && aauth.includes(auth);
   const before = iact !== true && sso.some((type) => aauth.includes(type));
   if (now || before) return undefined;
-  return new VerificationError('ERR_AUTH_UNACCEPTABLE', `none of ${aauth.join(', ')} is how the user authenticated`);
+  return new VerificationError(
+    'ERR_AUTH_UNACCEPTABLE',
+    `the user did not authenticate in the way that was asked for: ${aauth.join(' or ')}`,
+  );
 }
 
 /** In constant time, but for the length. */

@@ -118,13 +118,14 @@ export class Browser {
 
   /** What is kept under a name. */
   cookie(name: string): string | undefined {
-    return [...this.#cookies].find(([key]) => key.startsWith(`${name};`))?.[1].value;
+    return this.#find(name)?.[1].value;
   }
 
-  /** Keeps a cookie for the whole host; without a value, none. */
+  /** Keeps another value under a name, or none at all. */
   plant(name: string, value?: string): void {
-    if (value === undefined) this.#cookies.delete(`${name};/`);
-    else this.#cookies.set(`${name};/`, { value, path: '/', ends: Number.POSITIVE_INFINITY });
+    const [key, kept] = this.#find(name) ?? [`${name};/`, { path: '/', ends: Number.POSITIVE_INFINITY }];
+    if (value === undefined) this.#cookies.delete(key);
+    else this.#cookies.set(key, { ...kept, value });
   }
 
   /** Goes to a page, as a path or as an address of this origin. */
@@ -169,6 +170,10 @@ export class Browser {
       answer = await this.get(location.startsWith(this.#origin) ? location : answerTo(location, {}, service));
     }
     return { answer, trail };
+  }
+
+  #find(name: string): [key: string, Cookie] | undefined {
+    return [...this.#cookies].find(([key]) => key.startsWith(`${name};`));
   }
 
   #cookiesFor(target: string): { cookie?: string } {

@@ -128,8 +128,12 @@ export class Glue {
     next: Next,
   ): void {
     const { path } = requestTarget(request);
-    if (!this.#waa.reaches(path)) return this.#fail(outOfReach(path, this.#waa.cookies.path), response, next);
     const returnTo = this.#returnPath(request);
+    if (!this.#waa.reaches(path)) {
+      const error = outOfReach(path, this.#waa.cookies.path);
+      error.loginUrl = this.#waa.loginUrl(returnTo);
+      return this.#fail(error, response, next);
+    }
     // Of a cookie that we did not make, people are told: to send them to log in, again and again, would hide it.
     const canLogIn = problem.status === 401 && problem.code !== 'ERR_SESSION_INVALID';
     if (canLogIn && isNavigation(request)) {

@@ -58,14 +58,18 @@ const advice: { readonly [code in ErrorCode]?: readonly [heading: string, advice
   ERR_STORE_UNAVAILABLE: ['Please try again in a moment', 'This site cannot look up sessions just now.'],
   ERR_COOKIES_BLOCKED: [
     'Your login could not be matched to your browser',
-    'Allow cookies for this site. If you finished logging in in another tab, or took over half an hour, just try again.',
+    'Allow cookies for this site. If you have logged in from another tab meanwhile, or took over half an hour, just try again. If nothing helps, please tell whoever runs this site.',
   ],
   ERR_RESPONSE_REPLAYED: ['This login was used already', 'That happens after going back or reloading. Try again.'],
+  ERR_ISSUE_FUTURE: [
+    'The clocks of this site and of the login service disagree',
+    'Try again. If that does not help, please tell whoever runs this site.',
+  ],
   ERR_ISSUE_STALE: [
     'This login took too long to arrive',
     'Try again. If that does not help, please tell whoever runs this site.',
   ],
-  ERR_PRINCIPAL_REFUSED: ['You may not enter here', 'You are logged in, but this page is for other people.'],
+  ERR_PRINCIPAL_REFUSED: ['You may not enter here', 'You are logged in, but this is for somebody else.'],
   ERR_PTAGS_REFUSED: ['You may not enter here', 'You are logged in, but this page is for other people.'],
   ERR_ORIGIN_REFUSED: ['That came from another site', 'Nothing was done. Use the buttons of this site itself.'],
   ERR_LIMIT_REACHED: ['That was too much at once', 'Wait half a minute, and try again.'],
