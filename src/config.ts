@@ -34,11 +34,14 @@ export interface Config {
   readonly callbackPath?: string;
   /** What the names of our cookies begin with: `webauth` by default. Applications on one host need different ones. */
   readonly cookieName?: string;
-  /** The paths to which the session cookie is sent: `/` by default, and only then do browsers keep neighbours from setting it. */
+  /**
+   * The paths to which the session cookie is sent: `/` by default, and only then do browsers keep neighbours from
+   * setting it.
+   */
   readonly cookiePath?: string;
   /** What the login service shows as asking. */
   readonly desc?: string;
-  /** Longest life of a session from the login on: seconds, 7200 by default. */
+  /** Longest life of a session, from the login service's answer on: seconds, 7200 by default. */
   readonly maxLife?: number;
   /** Whether a session also ends with the user's session at the login service, where that says how long: true. */
   readonly useWlsLife?: boolean;
@@ -50,7 +53,10 @@ export interface Config {
   readonly requirePrincipals?: readonly string[];
   /** Ptags of which a person needs one where a route does not say; those of the login service by default. */
   readonly requirePtags?: readonly string[];
-  /** Called after each login with the session and the verified response, before the person goes on. */
+  /**
+   * Called, and waited for, after each login and step-up, with the session and the verified response, before the person
+   * goes on. What it throws refuses the login. (One that it let pass can still fail afterwards.)
+   */
   readonly onLogin?: (auth: Auth, response: VerifiedResponse) => void | Promise<void>;
   /** The clock. */
   readonly now?: () => Date;
@@ -65,8 +71,8 @@ export interface LogEvent {
   /**
    * `start`: of how the application is configured; `store`: the store of sessions failed; `login started`: a browser was sent to the login
    * service; `login`: a session began; `step-up`: one began in place of the same person's, with what a page asked for;
-   * `refused`: a request was, and `code` says why; `logout`: a person ended their session; `revoked`: sessions were ended
-   * otherwise.
+   * `refused`: a request was, and `code` says why; `logout`: a session was ended, by its person or by the program;
+   * `revoked`: sessions were ended otherwise.
    */
   readonly event: 'start' | 'store' | 'login started' | 'login' | 'step-up' | 'refused' | 'logout' | 'revoked';
   readonly message: string;

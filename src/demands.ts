@@ -41,14 +41,14 @@ export function readDemands({ iact, aauth, maxAge }: Demands): Demands | undefin
 /** Why the login that made this session is not enough; undefined if it is. @param now milliseconds. */
 export function unmet(auth: Auth, { iact, aauth, maxAge }: Demands, now: number): SessionError | undefined {
   const asked = { iact: iact === true ? true : undefined, aauth };
-  const error = checkAuthentication({ response: auth, expected: asked });
-  if (error) return new SessionError('ERR_STEP_UP_REQUIRED', `authenticate again for this: ${error.message}`);
+  if (checkAuthentication({ response: auth, expected: asked })) {
+    const how = aauth === undefined ? '' : ` by ${aauth.join(' or ')}`;
+    const when = iact === true ? ' in which the person was asked to authenticate' : '';
+    return new SessionError('ERR_STEP_UP_REQUIRED', `this asks for a login${how}${when}`);
+  }
   const age = now - (auth.interactiveAt?.getTime() ?? Number.NEGATIVE_INFINITY);
   if (maxAge === undefined || age <= maxAge * 1000) return undefined;
-  return new SessionError(
-    'ERR_STEP_UP_REQUIRED',
-    `authenticate again for this: it asks for an authentication of the last ${maxAge} s`,
-  );
+  return new SessionError('ERR_STEP_UP_REQUIRED', `this asks for an authentication of the last ${maxAge} s`);
 }
 
 /** The demands as parameters of our login route, each with its `&`. */

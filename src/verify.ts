@@ -39,8 +39,8 @@ export interface VerifiedResponse extends AuthResponse {
 
 /**
  * Verifies an encoded response string: its form, and that it is the login service's fresh and genuine answer to this
- * login attempt. Three things are the caller's: that `params` belongs to this browser, that the response was not used
- * before, and whether the person may enter.
+ * login attempt. Four things are the caller's: that `params` belongs to this browser, that the response was not used
+ * before, whether the person may enter, and that the keys are not those of the demonstration service in production.
  * @returns the response, if somebody logged in.
  * @throws StatusError, with the response, if it verifies and says that nobody did;
  *   ResponseError if its form is wrong; VerificationError if a check does not hold;

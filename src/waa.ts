@@ -38,7 +38,7 @@ declare module 'node:http' {
 const MAX_RETURN = 2048;
 const REPLAY_MEMORY = 10 * 60;
 const DONE_TIME = 10;
-/** Browsers drop a longer cookie, name and attributes included. */
+/** Browsers drop cookies of over 4096 characters; this leaves room for name and attributes. */
 const MAX_COOKIE = 3800;
 
 /** One application's logins and sessions, without any HTTP. Made by {@link createWAA}; the glue calls it. */
@@ -123,6 +123,7 @@ export class WAA {
     this.#announce();
     this.#sessions = new Sessions({
       sealer: new Sealer(secrets, 'session', this.cookies.session, ...bound),
+      ticketSealer: new Sealer(secrets, 'ticket', this.cookies.session, ...bound),
       store: this.#store,
       lifetimes: { maxLife: this.#maxLife, useWlsLife: config.useWlsLife ?? true },
       wls: this.wls.name,
@@ -244,11 +245,12 @@ export class WAA {
 
   /** Ends a session everywhere: its cookie opens no more, and its sockets close. */
   async endSession(auth: Auth): Promise<void> {
+    this.#checkOwn(auth);
     await this.#sessions.revoke(auth);
     this.log('info', 'logout', 'a session was ended', auth);
   }
 
-  /** Ends all sessions of a person, on all their devices. */
+  /** Ends all sessions of a person, on all their devices, and in all applications that share the store. */
   async endSessions(principal: string): Promise<void> {
     if (typeof principal !== 'string' || principal === '') throw new TypeError('endSessions() takes a principal');
     const { clockSkew } = this.#expectations();
@@ -259,6 +261,7 @@ export class WAA {
 
   /** Calls back once, when the session ends for whatever reason. Returns a function that stops watching. */
   watch(auth: Auth, onEnd: OnEnd): () => void {
+    this.#checkOwn(auth);
     return this.#sessions.watch(auth, onEnd);
   }
 
@@ -330,6 +333,12 @@ export class WAA {
     return [given].flat().map((secret) => Buffer.from(secret, 'hex'));
   }
 
+  /** Of two login services in one application, each has its own. */
+  #checkOwn({ wls }: Auth): void {
+    if (wls === this.wls.name) return;
+    throw new TypeError(`the session is one of ${wls}, and this is the application's side of ${this.wls.name}`);
+  }
+
   get #maxLife(): number {
     return this.#config.maxLife ?? 7200;
   }
@@ -361,7 +370,7 @@ export class WAA {
     { demands, principal }: Attempt,
     replaced: Auth | undefined,
     held: string | undefined,
-  ): Promise<Pick<Login, 'auth' | 'cookie' | 'anchor' | 'doneTime'>> {
+  ): Promise<Pick<Login, 'auth' | 'cookie' | 'anchor'>> {
     const anchor = this.cookies.anchor === undefined ? undefined : keptOrNew(held);
     const session = await this.#sessions.begin(response, anchor);
     const auth = this.#sessions.describe(session);
@@ -375,17 +384,14 @@ export class WAA {
     }
     if (principal === undefined) this.log('info', 'login', 'somebody logged in', auth);
     else this.log('info', 'step-up', 'somebody who was logged in authenticated again', auth);
-    const doneTime = Math.min(this.doneTime, Math.floor((auth.expires.getTime() - this.#now().getTime()) / 1000));
-    return { auth, cookie, anchor, doneTime };
+    return { auth, cookie, anchor };
   }
 
   /** A session that would need another login at once is an error: it would go round and round. */
   #checkUsable(auth: Auth, demands: Demands): void {
-    if (auth.expires.getTime() <= this.#now().getTime()) {
-      throw new SessionError(
-        'ERR_SESSION_EXPIRED',
-        'the session would be over at once: log out of the login service first',
-      );
+    if (auth.expires.getTime() - this.#now().getTime() < this.doneTime * 1000) {
+      const why = auth.expiresBecause === 'life' ? 'log out of the login service first' : 'maxLife is too short here';
+      throw new SessionError('ERR_SESSION_EXPIRED', `the session would be over at once: ${why}`);
     }
     if (this.unmet(auth, demands) === undefined) return;
     throw new VerificationError(
@@ -412,8 +418,6 @@ export interface Login {
   readonly cookie: string | undefined;
   /** What to set as anchor cookie, if this application has one. */
   readonly anchor: string | undefined;
-  /** How long it would be a loop to need another login: seconds. */
-  readonly doneTime: number;
   /** What it was asked for; it would be a loop to need another for the same. */
   readonly demands: Demands;
   /** The path to go to. */
@@ -421,7 +425,7 @@ export interface Login {
 }
 
 /** Another tab has logged in, and the session goes on. */
-const unchanged = { cookie: undefined, anchor: undefined, doneTime: 0 } as const;
+const unchanged = { cookie: undefined, anchor: undefined } as const;
 
 // One slash and no second one (nor a backslash, which browsers read as one), then visible ASCII.
 const returnShape = /^\/(?![/\\])[\x21-\x7e]*$/;

@@ -631,6 +631,24 @@ describe.each([
       expect(() => webauth(waa).require({ origins: ['https://pages.cam.ac.uk/'] })).toThrow('a list of origins');
     });
 
+    it('of a session that has just ended asks for a login, and not for the same person', async () => {
+      await browser.logIn();
+      const auth = webauth(waa);
+      const app = framework().use(auth);
+      app.use((request, _response, next) => {
+        if (request.auth && request.path === '/private') waa.endSession(request.auth).then(() => next());
+        else next();
+      });
+      app.get('/private', auth.require(), (_request, response) => void response.send('done'));
+      app.use(auth.failurePage);
+      server.removeAllListeners('request');
+      server.on('request', app);
+      browser.cookies.delete('webauth-done');
+      const { location } = await browser.get('/private');
+      const back = await browser.get(browser.callback(location, { principal: 'test0002' }));
+      expect([back.status, back.location]).toEqual([303, `${base}/private`]);
+    });
+
     it('looks again when it is reached: what is sent slowly can arrive after the session has ended', async () => {
       await browser.logIn();
       let ended: Promise<void> | undefined;

@@ -326,7 +326,6 @@ describe('a login', () => {
       expect(await second).toEqual({
         auth: first.auth,
         cookie: undefined,
-        doneTime: 0,
         demands: {},
         returnTo: '/two',
       });
@@ -410,20 +409,15 @@ describe('a login', () => {
   it('with a session that would be over at once is an error, and not a session', async () => {
     for (const [config, overrides] of [
       [{}, { life: 0 }],
+      [{}, { life: 9 }],
       [{ maxLife: 0 }, {}],
+      [{ maxLife: 9 }, {}],
     ] as const) {
-      expect(await refusal(logIn(makeWAA(config), overrides))).toMatchObject({ code: 'ERR_SESSION_EXPIRED' });
+      const message = expect.stringContaining('maxLife' in config ? 'maxLife is too short' : 'log out of the login');
+      expect(await refusal(logIn(makeWAA(config), overrides))).toMatchObject({ code: 'ERR_SESSION_EXPIRED', message });
     }
+    await expect(logIn(makeWAA(), { life: 10 })).resolves.toBeDefined();
     await expect(logIn(makeWAA({ useWlsLife: false }), { life: 0 })).resolves.toBeDefined();
-  });
-
-  it('is a loop to need again for ten seconds, or as long as the session lasts', async () => {
-    const times = async (life: number) => {
-      const waa = makeWAA();
-      const { location, nonce } = waa.startLogin('/');
-      return (await waa.finishLogin(wls.respond(location, { life }), nonce)).doneTime;
-    };
-    expect([await times(36000), await times(10), await times(3)]).toEqual([10, 10, 3]);
   });
 
   it('starts a new session and ends the one that it replaces', async () => {
@@ -669,6 +663,34 @@ describe('a session', () => {
     const long = makeWAA({ store });
     await long.ready;
     expect(() => long.openSession(cookie)).toThrow(expect.objectContaining({ code: 'ERR_SESSION_REVOKED' }));
+  });
+
+  it('that is ended is over here at once, whenever the store tells of it, and though it cannot', async () => {
+    const store = new MemoryStore({ now });
+    vi.spyOn(store, 'subscribe').mockResolvedValue(() => {});
+    const waa = makeWAA({ store });
+    const [one, two, three] = [await logIn(waa), await logIn(waa), await logIn(waa)];
+    await waa.endSession(one.auth);
+    expect(() => waa.openSession(one.cookie)).toThrow('was ended');
+    vi.spyOn(store, 'put').mockRejectedValue(new Error('no route'));
+    expect(await refusal(waa.endSession(two.auth))).toMatchObject({ code: 'ERR_STORE_UNAVAILABLE' });
+    expect(() => waa.openSession(two.cookie)).toThrow('was ended');
+    await refusal(waa.endSessions('test0001'));
+    expect(() => waa.openSession(three.cookie)).toThrow('was ended');
+  });
+
+  it('is not opened any more by a WAA that was closed, which hears of no revocations', async () => {
+    const waa = makeWAA();
+    const { cookie } = await logIn(waa);
+    await waa.close();
+    expect(() => waa.openSession(cookie)).toThrow(expect.objectContaining({ code: 'ERR_STORE_UNAVAILABLE' }));
+  });
+
+  it('is ended and watched by the WAA that began it, and not by that of another login service', async () => {
+    const { auth } = await logIn(makeWAA());
+    const other = makeWAA({ wls: { ...wls.profile, name: 'other' } });
+    await expect(other.endSession(auth)).rejects.toThrow(TypeError);
+    expect(() => other.watch(auth, () => {})).toThrow(TypeError);
   });
 
   it('does not depend on a log that works in time', async () => {
@@ -982,6 +1004,18 @@ describe('a ticket', () => {
     const { waa, cookie, ticket } = await withTicket();
     expect(() => waa.openSession(ticket)).toThrow(SessionError);
     expect(await refusal(waa.takeTicket(cookie))).toMatchObject({ code: 'ERR_TOKEN_INVALID' });
+  });
+
+  it('is nothing that who can write to the store can make, or who can read it can see', async () => {
+    const store = new MemoryStore({ now });
+    const put = vi.spyOn(store, 'put');
+    const { waa, ticket, auth } = await withTicket({ store });
+    const [key = '', value = '', expires = new Date()] = put.mock.calls[0] ?? [];
+    expect(value).not.toContain(auth.principal);
+    await store.put(key, value.slice(0, -4), expires);
+    expect(await refusal(waa.takeTicket(ticket))).toMatchObject({ code: 'ERR_SESSION_INVALID' });
+    // Nor is it a session cookie.
+    expect(() => waa.openSession(value)).toThrow(SessionError);
   });
 
   it('is kept as a hash only', async () => {

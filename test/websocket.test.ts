@@ -273,6 +273,10 @@ describe('acceptUpgrades', () => {
 
   it('refuses at once what it cannot serve safely, or does not know', () => {
     const [server2, ownServer] = [createServer(), createServer()];
+    const onPath = createWAA({ baseUrl: 'http://localhost:1/app', cookiePath: '/app', wls: wls.profile });
+    const noServer = new WebSocketServer({ noServer: true });
+    expect(() => acceptUpgrades(server2, noServer, onPath, { path: '/live' })).toThrow('never to /live');
+    acceptUpgrades(createServer(), noServer, onPath, { path: '/app/live' });
     expect(() => acceptUpgrades(server2, new WebSocketServer({ server: ownServer }), waa)).toThrow('noServer: true');
     for (const options of [
       { origin: [] },

@@ -161,7 +161,9 @@ export class Glue {
       return redirect(response, `${origin}${this.#waa.loginUrl(returnTo, demands)}&moved=1`);
     }
     const nonce = this.#cookie(request, cookies.login);
-    const login = this.#waa.startLogin(returnTo, nonce, demands, this.#visitor(request).auth);
+    // Who has no session any more need not come back as the same person.
+    const stepUp = need.problem.code === 'ERR_STEP_UP_REQUIRED';
+    const login = this.#waa.startLogin(returnTo, nonce, demands, stepUp ? this.#visitor(request).auth : undefined);
     this.#setCookie(response, cookies.login, login.nonce, this.#waa.loginTime);
     redirect(response, login.location);
   }
@@ -186,9 +188,10 @@ export class Glue {
     const demands = parseDemands(query);
     const visitor = this.#visitor(request);
     const problem = visitor.auth ? demands && this.#waa.unmet(visitor.auth, demands) : visitor.problem;
+    if (problem?.status === 503) throw problem;
     if (problem) return this.#redirectToLogin({ returnTo, demands, problem }, request, response);
     // Another process, to which the page leads, may think otherwise.
-    if (isMoved(requestTarget(request).query)) this.#setDone(request, response, {}, this.#waa.doneTime);
+    if (isMoved(requestTarget(request).query)) this.#setDone(request, response, {});
     redirect(response, this.#waa.origin + this.#waa.safeReturn(returnTo));
   }
 
@@ -196,13 +199,13 @@ export class Glue {
     const { origin, cookies } = this.#waa;
     const encoded = responseFromQuery(requestTarget(request).query);
     const { auth } = this.#visitor(request);
-    const [, anchor] = readSession(request, cookies);
+    const anchor = cookies.anchor && readCookie(request, cookies.anchor);
     const login = await this.#waa.finishLogin(encoded, readCookie(request, cookies.login), auth, anchor);
     if (login.cookie !== undefined) {
       if (cookies.anchor && login.anchor !== undefined) this.#setCookie(response, cookies.anchor, login.anchor);
       this.#setSession(response, login.cookie);
       this.#setCookie(response, cookies.login, '', 0);
-      this.#setDone(request, response, login.demands, login.doneTime);
+      this.#setDone(request, response, login.demands);
     }
     redirect(response, origin + login.returnTo);
   }
@@ -239,11 +242,11 @@ export class Glue {
   }
 
   /** Adds to what the last moments' logins were for. */
-  #setDone(request: IncomingMessage, response: ServerResponse, demands: Demands, time: number): void {
+  #setDone(request: IncomingMessage, response: ServerResponse, demands: Demands): void {
     const { done } = this.#waa.cookies;
     const before = this.#cookie(request, done)?.split('.') ?? [];
-    const marks = [...before.filter((mark) => markShape.test(mark)).slice(0, MAX_MARKS), markOf(demands)];
-    this.#setCookie(response, done, marks.join('.'), time);
+    const marks = [...before.filter((mark) => markShape.test(mark)).slice(1 - MAX_MARKS), markOf(demands)];
+    this.#setCookie(response, done, marks.join('.'), this.#waa.doneTime);
   }
 
   #run(route: Route, request: IncomingMessage, response: ServerResponse, next: Next): void {

@@ -69,8 +69,8 @@ const advice: { readonly [code in ErrorCode]?: readonly [heading: string, advice
     'This login took too long to arrive',
     'Try again. If that does not help, please tell whoever runs this site.',
   ],
-  ERR_PRINCIPAL_REFUSED: ['You may not enter here', 'You are logged in, but this is for somebody else.'],
-  ERR_PTAGS_REFUSED: ['You may not enter here', 'You are logged in, but this page is for other people.'],
+  ERR_PRINCIPAL_REFUSED: ['You may not enter here', 'This is for other people than the one whose account you used.'],
+  ERR_PTAGS_REFUSED: ['You may not enter here', 'This is for other people than the one whose account you used.'],
   ERR_ORIGIN_REFUSED: ['That came from another site', 'Nothing was done. Use the buttons of this site itself.'],
   ERR_LIMIT_REACHED: ['That was too much at once', 'Wait half a minute, and try again.'],
 };
@@ -104,10 +104,11 @@ function signedWords({ sig, msg }: AuthResponse): string {
 
 function links(waa: WAA, error: WebauthError, lost: boolean): Html {
   if (error.status === 403) {
-    return html`<p class="row"><a class="button" href="${waa.routes.home}">To the start page</a>
+    const again = error.loginUrl && html`<a class="button main" href="${error.loginUrl}">Try again</a>`;
+    return html`<p class="row">${again} <a class="button" href="${waa.routes.home}">To the start page</a>
       <a class="button" href="${waa.routes.logout}">Log out</a></p>`;
   }
-  const label = error instanceof SessionError ? 'Log in' : 'Try again';
+  const label = error instanceof SessionError && error.status === 401 ? 'Log in' : 'Try again';
   // What was sent stays with this page, for as long as it is not left.
   const tab = lost && html` target="_blank" rel="noopener"`;
   return html`<p><a class="button main" href="${error.loginUrl ?? waa.loginUrl('')}"${tab}>${label}</a></p>`;

@@ -34,6 +34,8 @@ export class LiveSessions {
   readonly #now: () => Date;
   readonly #revoked = new Map<string, number>();
   readonly #cuts = new Map<string, Cut>();
+  /** Above it, no login was ever cut. */
+  #highest = 0;
   readonly #watches = new Map<string, Set<Watch>>();
   /** Watches by the second in which they end, so that the clock looks only at those that are due. */
   readonly #due = new Map<number, Set<Watch>>();
@@ -66,20 +68,22 @@ export class LiveSessions {
   isRevoked(handle: Handle): boolean {
     return (
       (this.#revoked.size > 0 && this.#revoked.has(handle.sessionId)) ||
-      (this.#cuts.size > 0 && handle.login < (this.#cuts.get(personKey(handle.wls, handle.principal))?.below ?? 0))
+      // Most sessions are younger than all cuts.
+      (handle.login < this.#highest &&
+        handle.login < (this.#cuts.get(personKey(handle.wls, handle.principal))?.below ?? 0))
     );
   }
 
   /** Ends a session everywhere. It is remembered until the session would have ended by itself. */
   async revoke(id: string, ends: Date): Promise<void> {
-    await this.#store.put(SESSION + id, '', ends);
+    await this.#tell(SESSION + id, ends);
   }
 
   /** Ends all sessions of a person, whenever and wherever they began. @param ends when the last of them would end. */
   async revokeAll(wls: string, principal: string, ends: Date): Promise<void> {
     const below = await this.#store.next();
     // A key for each cut: of two at a time, the earlier must not replace the later.
-    await this.#store.put(`${PERSON}${personKey(wls, principal)}:${below}`, '', ends);
+    await this.#tell(`${PERSON}${personKey(wls, principal)}:${below}`, ends);
   }
 
   /** Calls back once when the session ends, by revocation or by the clock. Returns a function that stops watching. */
@@ -111,6 +115,12 @@ export class LiveSessions {
     this.#unsubscribe();
   }
 
+  /** Known here at once, whenever the store gets to telling everybody, and whether it can. */
+  async #tell(key: string, expires: Date): Promise<void> {
+    this.#learn({ key, value: '', expires });
+    await this.#store.put(key, '', expires);
+  }
+
   #learn({ key, expires }: Entry): void {
     const ends = Math.ceil(expires.getTime() / 1000);
     const [, person = '', below] = key.split(':');
@@ -130,6 +140,7 @@ export class LiveSessions {
     // Two may arrive in the wrong order, and of applications whose sessions last longer or shorter.
     const known = this.#cuts.get(person) ?? { below: 0, ends: 0 };
     const below = Math.max(cut.below, known.below);
+    this.#highest = Math.max(this.#highest, below);
     this.#cuts.set(person, { below, ends: Math.max(cut.ends, known.ends) });
     for (const watches of this.#watches.values()) {
       for (const watch of watches) if (this.isRevoked(watch.handle)) this.#end(watch, revoked());

@@ -23,6 +23,8 @@ const START_DEADLINE = 5000;
 /** What sessions are made from. */
 export interface SessionsOptions {
   readonly sealer: Sealer;
+  /** For what the store keeps of tickets. */
+  readonly ticketSealer: Sealer;
   readonly store: Store;
   readonly lifetimes: Lifetimes;
   /** Name of the login service. */
@@ -57,7 +59,7 @@ export class Sessions {
   constructor(options: SessionsOptions) {
     this.#options = options;
     this.#live = new LiveSessions(options.store, options.now);
-    this.#tickets = new Tickets(options.store, options.now, options.place);
+    this.#tickets = new Tickets(options.store, options.now, options.ticketSealer, options.place);
     this.ready = this.#start();
   }
 
@@ -129,6 +131,8 @@ export class Sessions {
 
   stop(): void {
     this.#closed = true;
+    // Who hears of no revocations must not let anybody in.
+    this.#mark = undefined;
     this.#live.stop();
     clearTimeout(this.#retry);
   }
@@ -136,8 +140,9 @@ export class Sessions {
   async #start(): Promise<void> {
     try {
       await this.#live.start();
-      this.#mark = await this.#options.store.mark();
+      const mark = await this.#options.store.mark();
       if (this.#closed) this.#live.stop();
+      else this.#mark = mark;
     } catch (error) {
       this.#options.complain(`the store cannot be reached: ${(error as Error).message}`);
       if (!this.#closed) this.#retry = setTimeout(() => this.#start(), RETRY_AFTER).unref();

@@ -16,10 +16,13 @@ export interface Store {
   next(): Promise<number>;
   /** Uses a key up: true the first time, and false from then on until it expires. Atomic. */
   spend(key: string, expires: Date): Promise<boolean>;
+  /** Keeps a value until it expires, in place of what the key had. All who subscribed are told, this process too. */
   put(key: string, value: string, expires: Date): Promise<void>;
+  /** What the key has; never what has expired. */
   get(key: string): Promise<string | undefined>;
   /** Gets and deletes, atomically: of several callers one gets it. */
   take(key: string): Promise<string | undefined>;
+  /** Forgets a key, if it is there. Nobody is told. */
   delete(key: string): Promise<void>;
   /** All live entries whose keys begin so. */
   list(prefix: string): Promise<Entry[]>;

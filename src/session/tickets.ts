@@ -1,23 +1,29 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { SessionError } from '../errors.js';
-import type { Session } from './session.js';
+import type { Sealer } from './seal.js';
+import { openSession, type Session, sealSession } from './session.js';
 import type { Store } from './store.js';
 
 /** How long a ticket can be used: seconds. */
 const TICKET_LIFE = 30;
 const MAX_LIVE = 16;
 
-/** Single-use stand-ins for a session cookie, where a cookie cannot be sent. The store keeps their hashes only. */
+/**
+ * Single-use stand-ins for a session cookie, where a cookie cannot be sent. The store keeps their hashes, and what they
+ * stand for sealed, so that it need not be trusted.
+ */
 export class Tickets {
   readonly #store: Store;
   readonly #now: () => Date;
+  readonly #sealer: Sealer;
   readonly #place: string;
   /** When the tickets of each session made here end: milliseconds, in order. */
   readonly #live = new Map<string, number[]>();
   #pruned = 0;
 
   /** @param place whose tickets they are: one of another application is none here, though it may share the store. */
-  constructor(store: Store, now: () => Date, place: string) {
+  constructor(store: Store, now: () => Date, sealer: Sealer, place: string) {
+    this.#sealer = sealer;
     this.#place = place;
     this.#store = store;
     this.#now = now;
@@ -28,7 +34,7 @@ export class Tickets {
     const expires = new Date(this.#now().getTime() + TICKET_LIFE * 1000);
     this.#count(session.id, expires.getTime());
     const ticket = randomBytes(32).toString('base64url');
-    await this.#store.put(this.#key(ticket), JSON.stringify(session), expires);
+    await this.#store.put(this.#key(ticket), sealSession(this.#sealer, session), expires);
     return { ticket, expires };
   }
 
@@ -36,7 +42,7 @@ export class Tickets {
   async take(ticket: string): Promise<Session> {
     const kept = ticketShape.test(ticket) ? await this.#store.take(this.#key(ticket)) : undefined;
     if (kept !== undefined) {
-      const session = JSON.parse(kept) as Session;
+      const session = openSession(this.#sealer, kept);
       this.#live.get(session.id)?.shift();
       return session;
     }

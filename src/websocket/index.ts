@@ -52,6 +52,9 @@ export function acceptUpgrades<S extends Socket>(
     throw new TypeError('make the WebSocketServer with { noServer: true }: otherwise it lets everybody in by itself');
   }
   checkOptions('acceptUpgrades', options, { ...upgradeRules, path: pathRule });
+  if (options.path !== undefined && !waa.reaches(options.path)) {
+    throw new TypeError(`browsers send the session to ${waa.cookies.path} only, and so never to ${options.path}`);
+  }
   const origins = withOwn(waa.origins, options.origins);
   return addEndpoint(server, options.path, (request, socket, head) => {
     try {
@@ -106,13 +109,14 @@ function answer(socket: Duplex, text: string): void {
 
 /** The decision at the handshake, in order: Origin, credential, authorisation. */
 function decide(waa: WAA, request: IncomingMessage, who: Requirements, origins: ReadonlySet<string>): Auth {
+  let auth: Auth | undefined;
   try {
     checkOrigin(request, origins);
-    const auth = waa.openSession(...readSession(request, waa.cookies));
+    auth = waa.openSession(...readSession(request, waa.cookies));
     waa.authorise(auth, who);
     return auth;
   } catch (error) {
-    if (error instanceof WebauthError) waa.refused(error);
+    if (error instanceof WebauthError) waa.refused(error, auth);
     throw error;
   }
 }

@@ -129,7 +129,7 @@ const misconfigurations: readonly Misconfiguration[] = [
     visits: 1,
     status: 400,
     code: 'ERR_ISSUE_FUTURE',
-    heading: 'You could not be logged in',
+    heading: 'The clocks of this site and of the login service disagree',
     says: "the clock of the application's machine is probably slow",
   },
 ];
