@@ -929,7 +929,9 @@ describe.each(frameworks)('%s', (_, framework) => {
       const first = { principal: 'test0001', sessionId: login?.sessionId };
 
       await browser.fetch('/staff');
-      expect(told()).toEqual([entry('debug', 'refused', 'asks for a login', { code: 'ERR_STEP_UP_REQUIRED' })]);
+      expect(told()).toEqual([
+        entry('debug', 'refused', 'asks for a login', { code: 'ERR_STEP_UP_REQUIRED', ...first }),
+      ]);
       await browser.get('/one');
       expect(told()).toEqual([entry('warn', 'refused', 'some people', { code: 'ERR_PRINCIPAL_REFUSED', ...first })]);
 

@@ -141,7 +141,7 @@ export class Glue {
       return this.#run((...at) => this.#redirectToLogin(need, ...at), request, response, next);
     }
     problem.loginUrl = this.#waa.loginUrl(returnTo, demands);
-    this.#fail(problem, response, next);
+    this.#fail(problem, response, next, this.#visitor(request).auth);
   }
 
   #redirectToLogin(need: Need, request: IncomingMessage, response: ServerResponse): void {
