@@ -33,8 +33,12 @@ type Visitor =
   | { readonly auth: Auth; readonly problem?: undefined }
   | { readonly auth?: undefined; readonly problem: SessionError };
 
-/** Requests whose `auth` is ours, and not from some other middleware. */
-const ours = new WeakSet<IncomingMessage>();
+/**
+ * What we keep of a request, on itself: a WeakMap would cost more than all else here, in the clearing up. Each application
+ * keeps its visitor by a name that nobody else has, and OURS says that `auth` is not from some other middleware.
+ */
+type Kept = { [name: symbol]: unknown };
+const OURS = Symbol('ucam-webauth');
 
 /** Turns requests into calls on the WAA, and back. */
 export class Glue {
@@ -42,7 +46,7 @@ export class Glue {
   readonly #host: string;
   /** By path, then by method. */
   readonly #routes: ReadonlyMap<string, Readonly<Record<string, Route>>>;
-  readonly #visitors = new WeakMap<IncomingMessage, Visitor>();
+  readonly #kept = Symbol('ucam-webauth visitor');
 
   constructor(waa: WAA) {
     this.#waa = waa;
@@ -66,7 +70,7 @@ export class Glue {
   }
 
   require({ who, demands, origins }: Guard, request: IncomingMessage, response: ServerResponse, next: Next): void {
-    const visitor = this.#visitors.get(request);
+    const visitor = this.#known(request);
     if (visitor === undefined) {
       return next(new TypeError('require() needs app.use(webauth(waa)) before it, which also serves the login itself'));
     }
@@ -87,17 +91,22 @@ export class Glue {
 
   /** Of several copies, for several login services, one that knows nobody leaves what another one found. */
   #setAuth(request: IncomingMessage, { auth }: Visitor): void {
-    if (auth === undefined && ours.has(request)) return;
+    const kept = request as unknown as Kept;
+    if (auth === undefined && kept[OURS]) return;
     request.auth = auth;
-    if (auth) ours.add(request);
+    if (auth) kept[OURS] = true;
   }
 
   #visitor(request: IncomingMessage): Visitor {
-    const known = this.#visitors.get(request);
+    const known = this.#known(request);
     if (known) return known;
     const visitor = this.#readVisitor(request);
-    this.#visitors.set(request, visitor);
+    (request as unknown as Kept)[this.#kept] = visitor;
     return visitor;
+  }
+
+  #known(request: IncomingMessage): Visitor | undefined {
+    return (request as unknown as Kept)[this.#kept] as Visitor | undefined;
   }
 
   #readVisitor(request: IncomingMessage): Visitor {

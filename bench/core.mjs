@@ -1,0 +1,173 @@
+// What is done without any network: checking responses, and opening session cookies.
+import { createCipheriv, createDecipheriv, createSecretKey, createVerify, randomBytes, verify } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { sealData, unsealData } from 'iron-session';
+import passportRaven from 'passport-raven';
+import { createWAA, ravenDemo, verifyResponse } from '../dist/index.js';
+import { parseResponse, signedPart } from '../dist/response.js';
+import { forgeEngine, opensslEngine } from '../dist/signature.js';
+import { createWLS } from '../dist/wls/index.js';
+import { inProcess, interleave, median, ratio } from './measure.mjs';
+
+const ROUNDS = 31;
+
+const vectors = JSON.parse(readFileSync(new URL('../test/vectors/real-responses.json', import.meta.url), 'utf8'));
+const encoded = vectors.find(({ response }) => response.startsWith('3!200!')).response;
+const { sig, kid, url, issue } = parseResponse(encoded);
+const key = ravenDemo.keys.get(kid);
+const signed = signedPart(encoded);
+const signedBytes = Buffer.from(signed);
+const expected = { keys: ravenDemo.keys, url, params: null, now: issue };
+
+/** Its own check of a response, called as passport would, on the same genuine one: it is told to overlook its age. */
+function passportCheck() {
+  let user;
+  const options = { audience: 'https://example.org', debug: true, clockMargin: Number.POSITIVE_INFINITY };
+  const strategy = new passportRaven.Strategy(options, (principal, _response, done) => done(null, principal));
+  strategy.success = (found) => {
+    user = found;
+  };
+  const request = { query: { 'WLS-Response': encoded } };
+  return () => {
+    user = undefined;
+    strategy.authenticate(request);
+    return user === 'test0001';
+  };
+}
+
+/** A success of 8 KB, right but for what is said here. */
+function long(fields) {
+  const { msg = '', id = '1-2', ptags = 'current', kid = '901', sig = 'AAAA' } = fields;
+  return `3!200!${msg}!20130704T122413Z!${id}!${url}!test0001!${ptags}!!pwd!35873!!${kid}!${sig}`;
+}
+
+/** What is refused before any signature is looked at. Runs of one sign are what careless parsers take long over. */
+const malformed = {
+  'a word': 'hello',
+  'a field too few': encoded.replace('!', ''),
+  'a signature in the usual base64': encoded.replace(/_$/, '='),
+  'a signature whose last bits are wrong': encoded.replace(/g_$/, 'h_'),
+  '8 KB of separators': '3!'.repeat(4096),
+  '8 KB of padding': `3!410!!20130704T122413Z!a!b!!!!!!!1!${'_'.repeat(8000)}a`,
+  '8 KB of signature': long({ sig: 'A'.repeat(8000) }),
+  '8 KB of commas': long({ ptags: ','.repeat(8000) }),
+  '8 KB of kid': long({ kid: '9'.repeat(8000) }),
+  '8 KB of escapes, and a field missing': long({ msg: '%25'.repeat(2660), id: '' }),
+  '8 KB of another alphabet, and a field missing': long({ msg: '\u0636'.repeat(7980), id: '' }),
+  'a megabyte': '3!200!'.padEnd(1 << 20, 'A'),
+};
+
+/** What has to be read to its end, being right but for its last character: the worst that we know to make. */
+const worst = {
+  '8 KB of escapes, the last one broken': long({ msg: `${'%25'.repeat(2660)}%` }),
+  '8 KB of list, its last item empty': long({ ptags: `${'a,'.repeat(3990)}` }),
+};
+
+function refusal(text) {
+  return () => {
+    try {
+      verifyResponse(text, expected);
+    } catch (error) {
+      return error.name === 'ResponseError';
+    }
+    return false;
+  };
+}
+
+/** A session, its cookie, and what opens the cookie. */
+async function session() {
+  const wls = createWLS();
+  const waa = createWAA({ baseUrl: 'http://localhost:3000', wls: wls.profile });
+  const { location, nonce } = waa.startLogin('/');
+  const { cookie, auth } = await waa.finishLogin(wls.respond(location), nonce);
+  return { waa, cookie, auth };
+}
+
+/** Opens as many bytes as the cookie seals, and does nothing else. */
+function bareOpen(cookie) {
+  const secret = createSecretKey(randomBytes(32));
+  const iv = randomBytes(12);
+  const cipher = createCipheriv('aes-256-gcm', secret, iv);
+  const plain = Buffer.alloc(Buffer.from(cookie, 'base64url').length - 6 - 12 - 16, 'a');
+  const sealed = Buffer.concat([cipher.update(plain), cipher.final()]);
+  const tag = cipher.getAuthTag();
+  return () => {
+    const decipher = createDecipheriv('aes-256-gcm', secret, iv, { authTagLength: 16 }).setAuthTag(tag);
+    const opened = decipher.update(sealed);
+    decipher.final();
+    return opened.length === plain.length;
+  };
+}
+
+/** The same facts in the other library's cookie. */
+async function ironOpen(auth) {
+  const password = randomBytes(32).toString('hex');
+  const seal = await sealData(auth, { password, ttl: 7200 });
+  return async () => (await unsealData(seal, { password, ttl: 7200 })).principal === 'test0001';
+}
+
+/** Operations per second of processor time, by name and round. */
+export async function runCore() {
+  const { waa, cookie, auth } = await session();
+  const runs = {
+    verifyResponse: () => verifyResponse(encoded, expected).principal === 'test0001',
+    'crypto.verify': () => verify('sha1', signedBytes, key.key, sig),
+    createVerify: () => createVerify('sha1').update(signed).verify(key.key, sig),
+    'passport-raven': passportCheck(),
+    ...named(malformed),
+    ...named(worst),
+    'opening a session cookie': () => waa.openSession(cookie).principal === 'test0001',
+    'bare AES-256-GCM': bareOpen(cookie),
+    'iron-session': await ironOpen(auth),
+    'engine: openssl': () => opensslEngine.verify(key, signed, sig),
+    'engine: forge': () => forgeEngine.verify(key, signed, sig),
+  };
+  const contenders = {};
+  for (const [name, run] of Object.entries(runs)) contenders[name] = await inProcess(name, run);
+  const rates = await interleave(contenders, ROUNDS);
+  await waa.close();
+  return rates;
+}
+
+function named(texts) {
+  return Object.fromEntries(Object.entries(texts).map(([name, text]) => [refusing(name), refusal(text)]));
+}
+
+function refusing(name) {
+  return `refusing ${name}`;
+}
+
+function slowest(rates, names) {
+  return names.reduce((a, b) => (median(rates[a]) < median(rates[b]) ? a : b));
+}
+
+/** The rows of the table that these rates give. */
+export function coreRatios(rates) {
+  const bare = slowest(rates, ['crypto.verify', 'createVerify']) === 'createVerify' ? 'crypto.verify' : 'createVerify';
+  const refused = slowest(rates, Object.keys({ ...malformed, ...worst }).map(refusing));
+  const usual = slowest(rates, Object.keys(malformed).map(refusing));
+  const opening = 'opening a session cookie';
+  const row = (first, second, goal, chart, note) => ({
+    first,
+    second,
+    goal,
+    chart,
+    note,
+    value: ratio(rates, first, second),
+  });
+  return [
+    row(
+      'verifyResponse',
+      bare,
+      0.7,
+      'verify / bare crypto',
+      'the faster of crypto.verify and createVerify; key parsed',
+    ),
+    row('verifyResponse', 'passport-raven', 12, 'verify / passport-raven', 'its own check of the same response'),
+    row(refused, 'verifyResponse', 3, 'refuse malformed / verify', 'of what is malformed, the slowest to refuse'),
+    row(opening, 'bare AES-256-GCM', 0.5, 'open cookie / bare AES-GCM', 'of the same bytes; key as a KeyObject'),
+    row(opening, 'iron-session', 60, 'open cookie / iron-session', 'version 8, unsealing the same facts'),
+    row(usual, 'verifyResponse', undefined, '', 'without the two that are right but for their last character'),
+    row('engine: forge', 'engine: openssl', undefined, '', 'used where the system refuses SHA-1'),
+  ];
+}

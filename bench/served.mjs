@@ -1,0 +1,138 @@
+// What is done for requests and handshakes: servers and the load are processes of their own, and each server says how
+// much processor time it spent on a batch.
+import { fork } from 'node:child_process';
+import { once } from 'node:events';
+import { interleave, ratio } from './measure.mjs';
+
+const ROUNDS = 15;
+const REQUESTS = 1500;
+const HANDSHAKES = 500;
+/** How often each server is called before anything is measured. */
+const WARM_UP = 15_000;
+/** Characters; Node takes headers of 16 KB. */
+const HEADER = 15_000;
+
+const here = (name) => new URL(name, import.meta.url);
+const children = [];
+
+function start(file, ...args) {
+  const child = fork(here(file), args, { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
+  children.push(child);
+  return child;
+}
+
+/** The child's next message. A child that ends instead has failed. */
+async function hear(child) {
+  const stop = new AbortController();
+  const { signal } = stop;
+  const ended = once(child, 'exit', { signal }).then(() => {
+    throw new Error(`${child.spawnargs.slice(1).join(' ')} ended`);
+  });
+  try {
+    const [message] = await Promise.race([once(child, 'message', { signal }), ended]);
+    if (message.error) throw new Error(`${child.spawnargs.slice(1).join(' ')}: ${message.error}`);
+    return message;
+  } finally {
+    ended.catch(() => {});
+    stop.abort();
+  }
+}
+
+async function ask(child, message) {
+  child.send(message);
+  return hear(child);
+}
+
+/** Requests a second of the server's processor time. */
+async function sample({ server, load, batch }) {
+  const before = await ask(server, 'spent');
+  await ask(load, batch);
+  const after = await ask(server, 'spent');
+  return batch.count / ((after.spent - before.spent) / 1e6);
+}
+
+const pages = {
+  answer: { start: 'HTTP/1.1 200 OK\r\n', end: '\r\n\r\nHello, test0001.' },
+  count: REQUESTS,
+};
+const refused = { answer: { start: 'HTTP/1.1 401 ', end: '}' }, count: REQUESTS / 3 };
+const sockets = { answer: { start: 'HTTP/1.1 101 ', end: '' }, count: HANDSHAKES, upgrade: true };
+
+const get = (...headers) => ['GET / HTTP/1.1', 'Host: localhost:3000', ...headers, '', ''].join('\r\n');
+const upgrade = ({ origin, cookie }) =>
+  get(
+    'Connection: Upgrade',
+    'Upgrade: websocket',
+    'Sec-WebSocket-Version: 13',
+    'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==',
+    `Origin: ${origin}`,
+    `Cookie: ${cookie}`,
+  );
+
+/** Cookie headers made to take a careless parser long. */
+const hostile = {
+  'a run of blanks': `a=b;${' '.repeat(HEADER)}webauth-session`,
+  'names that are nearly ours': 'xwebauth-session=a;'.repeat(HEADER / 19),
+  'a run of equals signs': `webauth-sessio${'='.repeat(HEADER)}`,
+};
+
+/** Operations per second of the server's processor time, by name and round. */
+export async function runServed() {
+  try {
+    return await interleave(await contenders(), ROUNDS);
+  } finally {
+    for (const child of children) child.kill();
+  }
+}
+
+async function contenders() {
+  const load = start('load.mjs');
+  const found = {};
+  const add = async (name, server, batch) => {
+    const contender = { server, load, batch };
+    await ask(load, { ...batch, count: WARM_UP });
+    found[name] = { sample: () => sample(contender) };
+  };
+  for (const name of ['bare route', 'route behind require()', 'route behind passport']) {
+    const server = start('servers.mjs', name);
+    const { port, cookie } = await hear(server);
+    await add(name, server, { ...pages, port, request: get(`Cookie: ${cookie}`) });
+    if (name !== 'route behind require()') continue;
+    for (const [kind, header] of Object.entries({ 'no session': 'a=b', ...hostile })) {
+      await add(`refusing ${kind}`, server, { ...refused, port, request: get(`Cookie: ${header}`) });
+    }
+  }
+  for (const name of ['bare ws', 'acceptUpgrades']) {
+    const server = start('servers.mjs', name);
+    const told = await hear(server);
+    await add(name, server, { ...sockets, port: told.port, request: upgrade(told) });
+  }
+  return found;
+}
+
+/** The rows of the table that these rates give. */
+export function servedRatios(rates) {
+  const ours = 'route behind require()';
+  const row = (first, second, goal, chart, note) => ({
+    first,
+    second,
+    goal,
+    chart,
+    note,
+    value: ratio(rates, first, second),
+  });
+  return [
+    row(ours, 'bare route', 0.75, 'Express require() / bare', 'Express without our middleware, sent the same cookie'),
+    row(
+      ours,
+      'route behind passport',
+      1.2,
+      'require() / passport',
+      'express-session in memory, passport, passport-raven',
+    ),
+    row('acceptUpgrades', 'bare ws', 0.75, 'ws handshake / bare ws', 'a connection each, sent the same headers'),
+    ...Object.keys(hostile).map((kind) =>
+      row(`refusing ${kind}`, 'refusing no session', undefined, '', '15 KB of Cookie header against a few bytes'),
+    ),
+  ];
+}
