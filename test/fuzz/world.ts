@@ -317,7 +317,8 @@ const flaws: readonly ((world: World) => Overrides)[] = [
   () => ({ good: false, url: 'https://evil.example/webauth/callback' }),
   () => ({ good: false, ver: 2, ptags: [] }),
   () => ({ good: false, status: 410 }),
-  () => ({ good: false, kid: '2' }),
+  // (Not kid: it is not signed, so that a mutation can put it right again.)
+  () => ({ good: false, params: 'y' }),
   () => ({ good: false, params: 'x' }),
 ];
 
