@@ -7,9 +7,9 @@ import { createWAA, ravenDemo, verifyResponse } from '../dist/index.js';
 import { parseResponse, signedPart } from '../dist/response.js';
 import { forgeEngine, opensslEngine } from '../dist/signature.js';
 import { createWLS } from '../dist/wls/index.js';
-import { inProcess, interleave, median, ratio } from './measure.mjs';
+import { bySpeed, compare, inProcess, interleave } from './measure.mjs';
 
-const ROUNDS = 31;
+const MOST = { rounds: 31, seconds: 30 };
 
 const vectors = JSON.parse(readFileSync(new URL('../test/vectors/real-responses.json', import.meta.url), 'utf8'));
 const encoded = vectors.find(({ response }) => response.startsWith('3!200!')).response;
@@ -35,8 +35,8 @@ function passportCheck() {
   };
 }
 
-/** A success of 8 KB, right but for what is said here. */
-function long(fields) {
+/** A success that is right but for what is given. */
+function success(fields) {
   const { msg = '', id = '1-2', ptags = 'current', kid = '901', sig = 'AAAA' } = fields;
   return `3!200!${msg}!20130704T122413Z!${id}!${url}!test0001!${ptags}!!pwd!35873!!${kid}!${sig}`;
 }
@@ -49,18 +49,20 @@ const malformed = {
   'a signature whose last bits are wrong': encoded.replace(/g_$/, 'h_'),
   '8 KB of separators': '3!'.repeat(4096),
   '8 KB of padding': `3!410!!20130704T122413Z!a!b!!!!!!!1!${'_'.repeat(8000)}a`,
-  '8 KB of signature': long({ sig: 'A'.repeat(8000) }),
-  '8 KB of commas': long({ ptags: ','.repeat(8000) }),
-  '8 KB of kid': long({ kid: '9'.repeat(8000) }),
-  '8 KB of escapes, and a field missing': long({ msg: '%25'.repeat(2660), id: '' }),
-  '8 KB of another alphabet, and a field missing': long({ msg: '\u0636'.repeat(7980), id: '' }),
+  '8 KB of signature': success({ sig: 'A'.repeat(8000) }),
+  '8 KB of commas': success({ ptags: ','.repeat(8000) }),
+  '8 KB of kid': success({ kid: '9'.repeat(8000) }),
+  '8 KB of escapes, and a field missing': success({ msg: '%25'.repeat(2660), id: '' }),
+  '8 KB of another alphabet, and a field missing': success({ msg: '\u0636'.repeat(7980), id: '' }),
   'a megabyte': '3!200!'.padEnd(1 << 20, 'A'),
 };
 
-/** What has to be read to its end, being right but for its last character: the worst that we know to make. */
+/** Right but for its last character, so that it has to be read to its end: the worst that we know to make. */
 const worst = {
-  '8 KB of escapes, the last one broken': long({ msg: `${'%25'.repeat(2660)}%` }),
-  '8 KB of list, its last item empty': long({ ptags: `${'a,'.repeat(3990)}` }),
+  '8 KB of escapes, the last one broken': success({ msg: `${'%25'.repeat(2660)}%` }),
+  '8 KB of escapes and letters, the last escape broken': success({ msg: `${'%25a'.repeat(1990)}%` }),
+  '8 KB of list, its last item empty': success({ ptags: 'a,'.repeat(3990) }),
+  'the longest signature, its last character foreign': success({ sig: `${'A'.repeat(2731)}+` }),
 };
 
 function refusal(text) {
@@ -124,7 +126,7 @@ export async function runCore() {
   };
   const contenders = {};
   for (const [name, run] of Object.entries(runs)) contenders[name] = await inProcess(name, run);
-  const rates = await interleave(contenders, ROUNDS);
+  const rates = await interleave(contenders, MOST);
   await waa.close();
   return rates;
 }
@@ -137,37 +139,39 @@ function refusing(name) {
   return `refusing ${name}`;
 }
 
-function slowest(rates, names) {
-  return names.reduce((a, b) => (median(rates[a]) < median(rates[b]) ? a : b));
-}
-
 /** The rows of the table that these rates give. */
 export function coreRatios(rates) {
-  const bare = slowest(rates, ['crypto.verify', 'createVerify']) === 'createVerify' ? 'crypto.verify' : 'createVerify';
-  const refused = slowest(rates, Object.keys({ ...malformed, ...worst }).map(refusing));
-  const usual = slowest(rates, Object.keys(malformed).map(refusing));
+  const bare = bySpeed(rates, ['crypto.verify', 'createVerify']).at(-1);
+  const [slowest] = bySpeed(rates, Object.keys({ ...malformed, ...worst }).map(refusing));
+  const [usual] = bySpeed(rates, Object.keys(malformed).map(refusing));
   const opening = 'opening a session cookie';
-  const row = (first, second, goal, chart, note) => ({
-    first,
-    second,
-    goal,
-    chart,
-    note,
-    value: ratio(rates, first, second),
-  });
   return [
-    row(
-      'verifyResponse',
-      bare,
-      0.7,
-      'verify / bare crypto',
-      'the faster of crypto.verify and createVerify; key parsed',
-    ),
-    row('verifyResponse', 'passport-raven', 12, 'verify / passport-raven', 'its own check of the same response'),
-    row(refused, 'verifyResponse', 3, 'refuse malformed / verify', 'of what is malformed, the slowest to refuse'),
-    row(opening, 'bare AES-256-GCM', 0.5, 'open cookie / bare AES-GCM', 'of the same bytes; key as a KeyObject'),
-    row(opening, 'iron-session', 60, 'open cookie / iron-session', 'version 8, unsealing the same facts'),
-    row(usual, 'verifyResponse', undefined, '', 'without the two that are right but for their last character'),
-    row('engine: forge', 'engine: openssl', undefined, '', 'used where the system refuses SHA-1'),
+    compare(rates, 'verifyResponse', bare, {
+      goal: 0.7,
+      chart: 'verify / bare crypto',
+      note: 'the faster of crypto.verify and createVerify, with a parsed key',
+    }),
+    compare(rates, 'verifyResponse', 'passport-raven', {
+      goal: 12,
+      chart: 'verify / passport-raven',
+      note: 'its own check of the same response',
+    }),
+    compare(rates, slowest, 'verifyResponse', {
+      goal: 3,
+      chart: 'refuse malformed / verify',
+      note: 'of what is malformed, the slowest to refuse',
+    }),
+    compare(rates, opening, 'bare AES-256-GCM', {
+      goal: 0.5,
+      chart: 'open cookie / bare AES-GCM',
+      note: 'of the same bytes, with the key as a KeyObject',
+    }),
+    compare(rates, opening, 'iron-session', {
+      goal: 60,
+      chart: 'open cookie / iron-session',
+      note: 'version 8, unsealing the same facts',
+    }),
+    compare(rates, usual, 'verifyResponse', { note: 'of what is not right but for its last character' }),
+    compare(rates, 'engine: forge', 'engine: openssl', { note: 'used where the system refuses SHA-1' }),
   ];
 }

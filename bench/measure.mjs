@@ -7,7 +7,7 @@ setFlagsFromString('--expose-gc');
 const collectGarbage = runInNewContext('gc');
 
 // Microseconds of processor time.
-const WARM_UP = 400_000;
+const WARM_UP = 200_000;
 const SAMPLE = 25_000;
 
 /** Microseconds that this process has spent. */
@@ -23,48 +23,59 @@ export function median(numbers) {
 /**
  * Runs everything once a round, forwards and backwards in turn, so that no contender has a better time of it.
  * @param contenders by name; `sample()` gives operations per second of processor time.
+ * @param most how many rounds, and for how many seconds: a busy machine gets through fewer rounds.
  * @returns the samples by name, one a round.
  */
-export async function interleave(contenders, rounds) {
-  const rates = Object.fromEntries(Object.keys(contenders).map((name) => [name, []]));
-  for (let round = 0; round < rounds; round++) {
-    const order = Object.entries(contenders);
-    for (const [name, { sample }] of round % 2 ? order.reverse() : order) rates[name].push(await sample());
+export async function interleave(contenders, most) {
+  const order = Object.entries(contenders);
+  const rates = Object.fromEntries(order.map(([name]) => [name, []]));
+  const end = Date.now() + most.seconds * 1000;
+  for (let round = 0; round < most.rounds && (round < 5 || Date.now() < end); round++) {
+    for (const [name, { sample }] of order) rates[name].push(await sample());
+    order.reverse();
   }
   return rates;
 }
 
-/** How many times as fast the first is: the median of what each round says. */
-export function ratio(rates, first, second) {
-  return median(rates[first].map((rate, round) => rate / rates[second][round]));
+/** A row of the table: how many times as fast the first is, as the median of what each round says. */
+export function compare(rates, first, second, { goal, chart, note }) {
+  const value = median(rates[first].map((rate, round) => rate / rates[second][round]));
+  return { first, second, goal, chart, note, value };
+}
+
+/** These names, the slowest first. */
+export function bySpeed(rates, names) {
+  return [...names].sort((a, b) => median(rates[a]) - median(rates[b]));
 }
 
 /** A contender that is a function of this process, which says whether it did its work. */
 export async function inProcess(name, run) {
-  const work = run();
-  const repeat = work instanceof Promise ? repeatAsync : repeatSync;
-  if ((await work) !== true) throw new Error(`${name} does not do its work`);
+  const repeat = run() instanceof Promise ? repeatAsync : repeatSync;
+  const time = async (times) => {
+    collectGarbage({ type: 'minor' });
+    const before = spent();
+    if (!(await repeat(run, times))) throw new Error(`${name} does not do its work`);
+    return Math.max(1, spent() - before);
+  };
   let times = 8;
-  let time = 0;
+  let taken = 0;
   // Long enough for the compiler to be done with it.
-  while (time < WARM_UP) {
+  while (taken < WARM_UP) {
     times *= 2;
-    time = await repeat(run, times);
+    taken = await time(times);
   }
-  times = Math.max(1, Math.round((times * SAMPLE) / time));
-  return { sample: async () => times / (Math.max(1, await repeat(run, times)) / 1e6) };
+  times = Math.max(1, Math.round((times * SAMPLE) / taken));
+  return { sample: async () => times / ((await time(times)) / 1e6) };
 }
 
 function repeatSync(run, times) {
-  collectGarbage({ type: 'minor' });
-  const before = spent();
-  for (let i = 0; i < times; i++) run();
-  return spent() - before;
+  let done = true;
+  for (let i = 0; i < times; i++) done = run() && done;
+  return done;
 }
 
 async function repeatAsync(run, times) {
-  collectGarbage({ type: 'minor' });
-  const before = spent();
-  for (let i = 0; i < times; i++) await run();
-  return spent() - before;
+  let done = true;
+  for (let i = 0; i < times; i++) done = (await run()) && done;
+  return done;
 }

@@ -8,6 +8,12 @@ import { runServed, servedRatios } from './served.mjs';
 
 process.env.NODE_ENV = 'development';
 
+// Whatever hangs, this ends; and its servers with it, since they hear that it has.
+setTimeout(() => {
+  console.error('It takes too long: something hangs.');
+  process.exit(1);
+}, 230_000).unref();
+
 const started = Date.now();
 const core = await runCore();
 const served = await runServed();

@@ -2,12 +2,12 @@
 // much processor time it spent on a batch.
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
-import { interleave, ratio } from './measure.mjs';
+import { compare, interleave } from './measure.mjs';
 
-const ROUNDS = 15;
-const REQUESTS = 1500;
-const HANDSHAKES = 500;
-/** How often each server is called before anything is measured. */
+const MOST = { rounds: 41, seconds: 60 };
+const REQUESTS = 600;
+const HANDSHAKES = 200;
+/** How often each server is called before anything is measured: the compiler takes that long. */
 const WARM_UP = 15_000;
 /** Characters; Node takes headers of 16 KB. */
 const HEADER = 15_000;
@@ -55,7 +55,7 @@ const pages = {
   answer: { start: 'HTTP/1.1 200 OK\r\n', end: '\r\n\r\nHello, test0001.' },
   count: REQUESTS,
 };
-const refused = { answer: { start: 'HTTP/1.1 401 ', end: '}' }, count: REQUESTS / 3 };
+const refused = { answer: { start: 'HTTP/1.1 401 ', end: '}' }, count: REQUESTS / 4 };
 const sockets = { answer: { start: 'HTTP/1.1 101 ', end: '' }, count: HANDSHAKES, upgrade: true };
 
 const get = (...headers) => ['GET / HTTP/1.1', 'Host: localhost:3000', ...headers, '', ''].join('\r\n');
@@ -79,7 +79,7 @@ const hostile = {
 /** Operations per second of the server's processor time, by name and round. */
 export async function runServed() {
   try {
-    return await interleave(await contenders(), ROUNDS);
+    return await interleave(await contenders(), MOST);
   } finally {
     for (const child of children) child.kill();
   }
@@ -88,10 +88,9 @@ export async function runServed() {
 async function contenders() {
   const load = start('load.mjs');
   const found = {};
-  const add = async (name, server, batch) => {
-    const contender = { server, load, batch };
-    await ask(load, { ...batch, count: WARM_UP });
-    found[name] = { sample: () => sample(contender) };
+  const add = async (name, server, batch, warmUp = WARM_UP) => {
+    await ask(load, { ...batch, count: warmUp });
+    found[name] = { sample: () => sample({ server, load, batch }) };
   };
   for (const name of ['bare route', 'route behind require()', 'route behind passport']) {
     const server = start('servers.mjs', name);
@@ -99,7 +98,7 @@ async function contenders() {
     await add(name, server, { ...pages, port, request: get(`Cookie: ${cookie}`) });
     if (name !== 'route behind require()') continue;
     for (const [kind, header] of Object.entries({ 'no session': 'a=b', ...hostile })) {
-      await add(`refusing ${kind}`, server, { ...refused, port, request: get(`Cookie: ${header}`) });
+      await add(`refusing ${kind}`, server, { ...refused, port, request: get(`Cookie: ${header}`) }, WARM_UP / 5);
     }
   }
   for (const name of ['bare ws', 'acceptUpgrades']) {
@@ -113,26 +112,24 @@ async function contenders() {
 /** The rows of the table that these rates give. */
 export function servedRatios(rates) {
   const ours = 'route behind require()';
-  const row = (first, second, goal, chart, note) => ({
-    first,
-    second,
-    goal,
-    chart,
-    note,
-    value: ratio(rates, first, second),
-  });
   return [
-    row(ours, 'bare route', 0.75, 'Express require() / bare', 'Express without our middleware, sent the same cookie'),
-    row(
-      ours,
-      'route behind passport',
-      1.2,
-      'require() / passport',
-      'express-session in memory, passport, passport-raven',
-    ),
-    row('acceptUpgrades', 'bare ws', 0.75, 'ws handshake / bare ws', 'a connection each, sent the same headers'),
+    compare(rates, ours, 'bare route', {
+      goal: 0.75,
+      chart: 'Express require() / bare',
+      note: 'Express without any middleware of ours, sent the same cookie',
+    }),
+    compare(rates, ours, 'route behind passport', {
+      goal: 1.2,
+      chart: 'require() / passport',
+      note: 'express-session in memory, passport and passport-raven; the session was begun by login()',
+    }),
+    compare(rates, 'acceptUpgrades', 'bare ws', {
+      goal: 0.75,
+      chart: 'ws handshake / bare ws',
+      note: 'on a connection each, sent the same headers',
+    }),
     ...Object.keys(hostile).map((kind) =>
-      row(`refusing ${kind}`, 'refusing no session', undefined, '', '15 KB of Cookie header against a few bytes'),
+      compare(rates, `refusing ${kind}`, 'refusing no session', { note: '15 KB of Cookie header against a few bytes' }),
     ),
   ];
 }

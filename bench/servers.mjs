@@ -76,7 +76,7 @@ const servers = {
     const { waa, cookie } = await ours();
     const sockets = (server) => {
       const wss = new WebSocketServer({ noServer: true });
-      acceptUpgrades(server, wss, waa, { origins: [] });
+      acceptUpgrades(server, wss, waa);
       return wss;
     };
     return { sockets, cookie };
