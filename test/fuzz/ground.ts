@@ -1,5 +1,5 @@
 import { type Answer, Connection } from './connection.js';
-import { findFault, isLogout, type View, view } from './oracle.js';
+import { findFault, isLogout, takenBy, type View, view } from './oracle.js';
 import { Report, Tally } from './report.js';
 import { makeShot, type Shot } from './requests.js';
 import { opened, pages, type ServerReport, taken } from './site.js';
@@ -48,6 +48,8 @@ export class Ground {
   readonly #seed: number;
   readonly #report: RequestReport;
   readonly #lanes: readonly Connection[];
+  /** The first request of the round. */
+  #first: number | undefined;
   /** Good requests of people with a session who were not let in. */
   #turnedAway: { readonly seen: View; readonly answer: Answer; readonly member: Member }[] = [];
 
@@ -60,6 +62,7 @@ export class Ground {
 
   /** Sends the requests of one round. */
   async fire(indexes: readonly number[]): Promise<void> {
+    this.#first = indexes[0];
     const queue = indexes[Symbol.iterator]();
     await Promise.all(this.#lanes.map((lane) => this.#shoot(lane, queue)));
   }
@@ -121,15 +124,14 @@ export class Ground {
 
   /** Node may have given a request to the application and not its answer to us. */
   #doubt(seen: View, answer: Answer | undefined): void {
-    const { response, member, ticket } = seen;
-    if (response && !response.used) {
-      response.doubtful = true;
-      this.doubtful += 1;
-    }
-    if (ticket && !ticket.taken) ticket.doubtful = true;
-    if (answer?.status === 303 || !member || !isLogout(seen, this.world)) return;
-    member.doubtful = true;
-    for (const other of seen.companions ?? []) other.doubtful = true;
+    const { response, member } = seen;
+    const mayLogIn = response !== undefined && !response.used;
+    const mayLogOut = answer?.status !== 303 && isLogout(seen, this.world);
+    for (const ticket of seen.tickets) ticket.doubtful = true;
+    if (mayLogIn) response.doubtful = true;
+    if (mayLogIn) this.doubtful += 1;
+    if (member === undefined || !(mayLogIn || mayLogOut)) return;
+    for (const one of [member, ...(seen.companions ?? [])]) one.doubtful = true;
     this.world.ends += 2;
   }
 
@@ -143,12 +145,12 @@ export class Ground {
   /** What the answer changes. */
   #book(seen: View, answer: Answer): void {
     const { world } = this;
-    const { member, response, ticket } = seen;
+    const { member, response } = seen;
     const cookie = cookieSet(answer, world.site.cookies.session);
     if (cookie && response) world.enter(response, answer);
     if (cookie !== undefined && member) this.#leave(member, seen.shot.index);
     if (cookie === '') this.#leaveEverywhere(seen);
-    if (taken.test(answer.body) && ticket) ticket.taken = true;
+    for (const ticket of takenBy(seen, answer)) ticket.taken = true;
     if (member && mayExpectMore(seen, member, answer, world)) this.#turnedAway.push({ seen, answer, member });
   }
 
@@ -166,7 +168,10 @@ export class Ground {
   async #expectOpen(member: Member, open: boolean): Promise<void> {
     if (member.doubtful) return;
     const problem = open ? 'the session of somebody who did not log out is gone' : 'a session that was ended goes on';
-    if ((await this.world.opens(member)) !== open) this.#note(`${problem}: ${JSON.stringify(member)}`);
+    if ((await this.world.opens(member)) === open) return;
+    this.#noteRound(`${problem}: ${JSON.stringify(member)}`);
+    // Said once; the next round begins anew.
+    member.doubtful = true;
   }
 
   async #expectTicket(ticket: Ticket): Promise<void> {
@@ -175,8 +180,8 @@ export class Ground {
     const good = !taken && !member.ended;
     const principal = await this.world.take(ticket);
     if (principal !== (good ? member.principal : undefined))
-      this.#note(`a ticket of ${member.principal} gives ${principal}`);
-    if (principal && (await this.world.take(ticket))) this.#note('a ticket is taken twice');
+      this.#noteRound(`a ticket of ${member.principal} gives ${principal}`);
+    if (principal && (await this.world.take(ticket))) this.#noteRound('a ticket is taken twice');
   }
 
   async #expectGood(response: Genuine): Promise<void> {
@@ -184,7 +189,7 @@ export class Ground {
     const accepted = Boolean(cookieSet(answer, this.world.site.cookies.session));
     if (accepted) this.world.enter(response, answer);
     if (accepted !== response.good) {
-      this.#note(`a response that is ${response.good ? 'good is not' : 'wrong is'} accepted: ${response.encoded}`);
+      this.#noteRound(`a response that is ${response.good ? 'good is not' : 'wrong is'} accepted: ${response.encoded}`);
     }
   }
 
@@ -194,6 +199,10 @@ export class Ground {
     this.#note(
       `request ${shot.index} (${shot.kind}): ${what}\n  request: ${escaped(shot.bytes.toString('latin1'))}${said ?? ''}`,
     );
+  }
+
+  #noteRound(what: string): void {
+    this.#note(`after the requests from ${this.#first} on, ${what}`);
   }
 
   #note(what: string): void {

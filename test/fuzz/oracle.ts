@@ -14,8 +14,8 @@ export interface View {
   readonly member: Member | undefined;
   /** The good response, not used yet, that it brings to the callback together with the cookie of its attempt. */
   readonly response: Genuine | undefined;
-  /** The ticket of a live session, not used yet, that it brings to where tickets are taken. */
-  readonly ticket: Ticket | undefined;
+  /** The tickets of live sessions, not used yet, that it brings. */
+  readonly tickets: readonly Ticket[];
   /** Whether a page of our own may have sent it. */
   readonly isOwn: boolean;
   /** Other sessions of this person, if it asks to end them too; undefined if it does not. */
@@ -31,7 +31,7 @@ export function view(shot: Shot, world: World): View {
     ...said,
     member,
     response: findResponse(said, world),
-    ticket: findTicket(said, world),
+    tickets: findTickets(said, world),
     isOwn: isOwn(said.headers, world.site.origin),
     companions: member && asksEverywhere(said) ? findCompanions(member, world) : undefined,
   };
@@ -48,7 +48,8 @@ function findCompanions(member: Member, { members }: World): Member[] {
 type Said = Pick<View, 'method' | 'path' | 'query' | 'headers'>;
 
 function read(text: string): Said {
-  const start = /^(?:\r\n)*/.exec(text)?.[0].length ?? 0;
+  // Node forgives line ends before a request.
+  const start = /^[\r\n]*/.exec(text)?.[0].length ?? 0;
   const [line = '', ...lines] = text.slice(start, text.indexOf('\r\n\r\n', start)).split('\r\n');
   const [method = '', target = ''] = line.split(' ');
   const mark = `${target}?`.indexOf('?');
@@ -129,9 +130,9 @@ function decodeBytes(raw: string): string {
     .replace(/%([\da-f]{2})/gi, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16)));
 }
 
-function findTicket({ query }: Said, { tickets }: World): Ticket | undefined {
+function findTickets({ query }: Said, { tickets }: World): Ticket[] {
   const said = decodeBytes(query);
-  return tickets.find(({ text, taken, member }) => said.includes(text) && !taken && !member.ended);
+  return tickets.filter(({ text, taken, member }) => said.includes(text) && !taken && !member.ended);
 }
 
 function isOwn(headers: Said['headers'], origin: string): boolean {
@@ -237,10 +238,15 @@ function makesTicket({ method, path, member, isOwn }: View, { body }: Answer, { 
   return method !== 'POST' || path !== site.routes.ticket || !member || !isOwn;
 }
 
-function takesTicket({ ticket }: View, { body }: Answer): boolean {
-  const principal = taken.exec(body)?.[1];
+function takesTicket(seen: View, answer: Answer): boolean {
   // Taken by another request in the meantime, perhaps.
-  return principal !== undefined && (ticket?.member.principal !== principal || ticket.taken);
+  return taken.test(answer.body) && takenBy(seen, answer).every((ticket) => ticket.taken);
+}
+
+/** Which of the tickets that it brings was taken: each is another person's. */
+export function takenBy({ tickets }: View, { body }: Answer): Ticket[] {
+  const principal = taken.exec(body)?.[1];
+  return tickets.filter(({ member }) => member.principal === principal);
 }
 
 function namesSomebody({ member }: View, { status, body }: Answer): boolean {
