@@ -1,5 +1,6 @@
-import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
+import { randomBytes, timingSafeEqual } from 'node:crypto';
 import type { Demands } from './demands.js';
+import { digest } from './digest.js';
 import { VerificationError } from './errors.js';
 import type { Sealer } from './session/seal.js';
 
@@ -40,7 +41,7 @@ export class Attempts {
     nonce?: string,
   ): { readonly params: string; readonly nonce: string } {
     const kept = keptOrNew(nonce);
-    const attempt: Attempt = { returnTo, demands, principal, time: this.#now().getTime(), nonceHash: hash(kept) };
+    const attempt: Attempt = { returnTo, demands, principal, time: this.#now().getTime(), nonceHash: digest(kept) };
     return { params: this.#sealer.seal(JSON.stringify(attempt)), nonce: kept };
   }
 
@@ -57,7 +58,7 @@ export class Attempts {
    */
   checkBrowser({ time, nonceHash }: Attempt, nonce: string | undefined, live: boolean): void {
     if (nonce === undefined && !live) throw cookiesBlocked();
-    if (nonce !== undefined && !timingSafeEqual(Buffer.from(hash(nonce)), Buffer.from(nonceHash)))
+    if (nonce !== undefined && !timingSafeEqual(Buffer.from(digest(nonce)), Buffer.from(nonceHash)))
       throw notThisAttempt();
     if (this.#now().getTime() - time > LOGIN_TIME * 1000) throw cookiesBlocked();
   }
@@ -77,10 +78,6 @@ export function cookiesBlocked(): VerificationError {
 
 // 128 bits in base64url.
 const nonceShape = /^[\w-]{22}$/;
-
-function hash(text: string): string {
-  return createHash('sha256').update(text).digest('base64url');
-}
 
 function notThisAttempt(): VerificationError {
   return new VerificationError('ERR_PARAMS_MISMATCH', 'the response belongs to no login that this browser began here');

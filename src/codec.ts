@@ -61,9 +61,9 @@ export function encodeField(field: string): string {
   return /[%!]/.test(field) ? field.replaceAll('%', '%25').replaceAll('!', '%21') : field;
 }
 
-// Runs of what is no "%", and of "%21" and "%25", as far as they go. It matches any text, so it never goes back to look
-// for another way.
-const escapedStart = /^(?:[^%]+|(?:%2[15])+)*/;
+// *( any character but "%" ) *( ( "%21" / "%25" ) *( any character but "%" ) ), as far as that goes: it matches any
+// text, so it never goes back to look for another way.
+const escapedStart = /^[^%]*(?:%2[15][^%]*)*/;
 
 /** Whether every `%` begins `%21` or `%25`. */
 export function isEscaped(text: string): boolean {
@@ -73,13 +73,9 @@ export function isEscaped(text: string): boolean {
 /** The reverse, once; any other `%` is malformed. */
 export function decodeField(field: string): string {
   if (!field.includes('%')) return field;
-  if (!isEscaped(field)) throw strayPercent();
+  if (!isEscaped(field)) throw malformed('a field has a "%" that is neither %21 nor %25');
   // There are no other escapes in it than these two.
   return decodeURIComponent(field);
-}
-
-export function strayPercent(): ResponseError {
-  return malformed('a field has a "%" that is neither %21 nor %25');
 }
 
 // Visible ASCII: whatever else a query holds has to arrive percent-encoded.

@@ -83,6 +83,53 @@ export interface LogEvent {
   readonly sessionId?: string;
 }
 
+/** Paths as they arrive: of the application, and of our own routes. */
+export interface Routes {
+  readonly home: string;
+  readonly login: string;
+  readonly callback: string;
+  readonly logout: string;
+  readonly ticket: string;
+}
+
+export function routesOf({ baseUrl, callbackPath = '/webauth/callback' }: Config): Routes {
+  const path = new URL(baseUrl).pathname.replace(/\/$/, '');
+  return {
+    home: `${path}/`,
+    login: `${path}/webauth/login`,
+    callback: path + callbackPath,
+    logout: `${path}/webauth/logout`,
+    ticket: `${path}/webauth/ticket`,
+  };
+}
+
+/** Names of our cookies, and how they are set. */
+export interface Cookies {
+  readonly session: string;
+  readonly login: string;
+  /** There for a moment after a login. */
+  readonly done: string;
+  readonly secure: boolean;
+  /** Of the session cookie; the others are for the whole host. */
+  readonly path: string;
+  /** Without which the session cookie is worth nothing, where its path lets others on the domain plant one. */
+  readonly anchor: string | undefined;
+}
+
+export function cookiesOf({ baseUrl, cookieName = 'webauth', cookiePath = '/' }: Config): Cookies {
+  const secure = new URL(baseUrl).protocol === 'https:';
+  const prefix = secure ? '__Host-' : '';
+  const sessionPrefix = secure && cookiePath !== '/' ? '__Secure-' : prefix;
+  return {
+    session: `${sessionPrefix}${cookieName}-session`,
+    login: `${prefix}${cookieName}-login`,
+    done: `${prefix}${cookieName}-done`,
+    secure,
+    path: cookiePath,
+    anchor: cookiePath === '/' ? undefined : `${prefix}webauth-session-id`,
+  };
+}
+
 /** @throws TypeError, with what to do, where the configuration cannot be used safely. */
 export function checkConfig(config: Config): void {
   checkOptions('createWAA', config, rules);
@@ -148,12 +195,12 @@ export function isWithin(path: string, cookiePath: string): boolean {
   return path === cookiePath || path.startsWith(cookiePath.endsWith('/') ? cookiePath : `${cookiePath}/`);
 }
 
-function checkCookiePath({ baseUrl, cookiePath = '/', callbackPath = '/webauth/callback' }: Config): void {
-  const base = new URL(baseUrl).pathname.replace(/\/$/, '');
-  const outside = [`${base}/`, base + callbackPath].find((path) => !isWithin(path, cookiePath));
+function checkCookiePath(config: Config): void {
+  const { path } = cookiesOf(config);
+  const outside = Object.values(routesOf(config)).find((route) => !isWithin(route, path));
   if (outside === undefined) return;
   throw new TypeError(
-    `the route ${outside} lies outside of cookiePath, ${cookiePath}, so that the session would never be sent there: leave cookiePath out, or make it the path of baseUrl`,
+    `the route ${outside} lies outside of cookiePath, ${path}, so that the session would never be sent there: leave cookiePath out, or make it the path of baseUrl`,
   );
 }
 

@@ -90,6 +90,11 @@ export function isSafe({ method }: IncomingMessage): boolean {
   return method === 'GET' || method === 'HEAD' || method === 'OPTIONS';
 }
 
+/** When to come back after an answer of that status, if it says: seconds. */
+export function retryAfter(status: number): string | undefined {
+  return { 429: '30', 503: '5' }[status];
+}
+
 /** Whether a person's browser is going to a page, so that it can be sent elsewhere to log in. */
 export function isNavigation(request: IncomingMessage): boolean {
   return (request.method === 'GET' || request.method === 'HEAD') && wantsPage(request);

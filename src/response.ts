@@ -5,13 +5,11 @@ import {
   encodeBase64,
   encodeField,
   formatDate,
-  isEscaped,
   isList,
   malformed,
   parseDate,
   parseList,
   queryPairs,
-  strayPercent,
 } from './codec.js';
 import { type ErrorCode, ResponseError } from './errors.js';
 
@@ -76,7 +74,6 @@ export function parseResponse(encoded: string): AuthResponse {
   if (encoded.length > MAX_RESPONSE) throw malformed(`the response is longer than ${MAX_RESPONSE} characters`);
   const fields = splitFields(encoded);
   checkFields(fields);
-  if (!isEscaped(encoded)) throw strayPercent();
   if (!encoded.isWellFormed()) bad('the response is not well-formed Unicode');
   return readFields(fields);
 }
@@ -192,7 +189,7 @@ const kidShape = /^(?:[1-9]\d{0,7})?$/;
 /** Base64 of 2048 bytes: no key that OpenSSL verifies with is longer. */
 const MAX_SIG = 2732;
 
-/** Nothing is decoded before all is looked at, and what is short comes first: to refuse costs little. */
+/** What can be told before anything is decoded, and of that what is short first: to refuse costs little. */
 function checkFields(fields: Fields): void {
   const { ver, status, id, url, life, kid, sig } = fields;
   if (!statuses.has(status)) bad('status is not a code of the protocol');

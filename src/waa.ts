@@ -1,7 +1,17 @@
-import { createHash, randomBytes } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { type Attempt, Attempts, cookiesBlocked, keptOrNew, LOGIN_TIME } from './attempts.js';
-import { type Config, checkConfig, isWithin, type LogEvent } from './config.js';
+import {
+  type Config,
+  type Cookies,
+  checkConfig,
+  cookiesOf,
+  isWithin,
+  type LogEvent,
+  type Routes,
+  routesOf,
+} from './config.js';
 import { type Demands, formatDemands, unmet } from './demands.js';
+import { digest } from './digest.js';
 import { isDevelopment } from './environment.js';
 import { AuthorisationError, SessionError, VerificationError, WebauthError } from './errors.js';
 import { isDemoKey, type Profile, raven } from './profiles.js';
@@ -47,25 +57,8 @@ export class WAA {
   readonly origin: string;
   /** What an Origin header has to say. */
   readonly origins: ReadonlySet<string>;
-  /** Paths as they arrive: of the application, and of our own routes. */
-  readonly routes: {
-    readonly home: string;
-    readonly login: string;
-    readonly callback: string;
-    readonly logout: string;
-    readonly ticket: string;
-  };
-  readonly cookies: {
-    readonly session: string;
-    readonly login: string;
-    /** There for a moment after a login. */
-    readonly done: string;
-    readonly secure: boolean;
-    /** Of the session cookie; the others are for the whole host. */
-    readonly path: string;
-    /** Without which the session cookie is worth nothing, where its path lets others on the domain plant one. */
-    readonly anchor: string | undefined;
-  };
+  readonly routes: Routes;
+  readonly cookies: Cookies;
   readonly wls: Profile;
   /** How long the login cookie is kept: seconds. */
   readonly loginTime: number = LOGIN_TIME;
@@ -74,7 +67,6 @@ export class WAA {
 
   readonly #config: Config;
   readonly #now: () => Date;
-  readonly #callbackUrl: string;
   readonly #store: Store;
   readonly #sessions: Sessions;
   readonly #attempts: Attempts;
@@ -84,40 +76,20 @@ export class WAA {
 
   constructor(config: Config) {
     checkConfig(config);
-    const base = new URL(config.baseUrl);
-    const path = base.pathname.replace(/\/$/, '');
-    const callback = path + (config.callbackPath ?? '/webauth/callback');
-    const secure = base.protocol === 'https:';
-    const { cookieName = 'webauth', cookiePath = '/' } = config;
-    const prefix = secure ? '__Host-' : '';
-    const sessionPrefix = secure && cookiePath !== '/' ? '__Secure-' : prefix;
     this.#config = config;
     this.#now = config.now ?? (() => new Date());
     this.wls = config.wls ?? raven;
-    this.origin = base.origin;
-    this.origins = new Set([base.origin]);
-    this.routes = {
-      home: `${path}/`,
-      login: `${path}/webauth/login`,
-      callback,
-      logout: `${path}/webauth/logout`,
-      ticket: `${path}/webauth/ticket`,
-    };
-    this.cookies = {
-      session: `${sessionPrefix}${cookieName}-session`,
-      login: `${prefix}${cookieName}-login`,
-      done: `${prefix}${cookieName}-done`,
-      secure,
-      path: cookiePath,
-      anchor: cookiePath === '/' ? undefined : `${prefix}webauth-session-id`,
-    };
-    this.#callbackUrl = base.origin + callback;
+    this.origin = new URL(config.baseUrl).origin;
+    this.origins = new Set([this.origin]);
+    this.routes = routesOf(config);
+    this.cookies = cookiesOf(config);
     this.#requirements = {
       principals: config.requirePrincipals,
       ptags: config.requirePtags ?? this.wls.requirePtags,
     };
     const secrets = this.#readSecrets();
-    const bound = [base.origin + path, cookiePath];
+    const place = this.origin + this.routes.home.slice(0, -1);
+    const bound = [place, this.cookies.path];
     this.#attempts = new Attempts(new Sealer(secrets, 'login attempt', this.cookies.login, ...bound), this.#now);
     this.#store = config.store ?? new MemoryStore({ now: this.#now });
     this.#announce();
@@ -127,7 +99,7 @@ export class WAA {
       store: this.#store,
       lifetimes: { maxLife: this.#maxLife, useWlsLife: config.useWlsLife ?? true },
       wls: this.wls.name,
-      place: base.origin + path,
+      place,
       now: this.#now,
       complain: (message) => this.log('error', 'store', message, { code: 'ERR_STORE_UNAVAILABLE' }),
     });
@@ -339,6 +311,10 @@ export class WAA {
     throw new TypeError(`the session is one of ${wls}, and this is the application's side of ${this.wls.name}`);
   }
 
+  get #callbackUrl(): string {
+    return this.origin + this.routes.callback;
+  }
+
   get #maxLife(): number {
     return this.#config.maxLife ?? 7200;
   }
@@ -402,7 +378,7 @@ export class WAA {
 
   /** One use: remembered for well longer than a response stays fresh, so that machines with other clocks agree. */
   async #spend({ issue, id }: AuthResponse): Promise<void> {
-    const key = hash(JSON.stringify(['response', this.wls.name, issue.getTime(), id]));
+    const key = digest(JSON.stringify(['response', this.wls.name, issue.getTime(), id]));
     const { responseTimeout, clockSkew } = this.#expectations();
     const memory = Math.max(REPLAY_MEMORY, 2 * (responseTimeout + clockSkew));
     const expires = new Date(this.#now().getTime() + memory * 1000);
@@ -429,10 +405,6 @@ const unchanged = { cookie: undefined, anchor: undefined } as const;
 
 // One slash and no second one (nor a backslash, which browsers read as one), then visible ASCII.
 const returnShape = /^\/(?![/\\])[\x21-\x7e]*$/;
-
-function hash(text: string): string {
-  return createHash('sha256').update(text).digest('base64url');
-}
 
 /** Who authenticates again has to be who is logged in. */
 function checkStepUp(response: VerifiedResponse, { principal }: Attempt): void {

@@ -17,7 +17,7 @@ interface Room {
 
 const messages = ['errors', 'codec', 'request', 'response'];
 const checking = [...messages, 'keys', 'signature', 'verify', 'profiles', 'environment'];
-const deciding = [...checking, 'options', 'config', 'session', 'demands', 'attempts', 'waa'];
+const deciding = [...checking, 'digest', 'options', 'config', 'session', 'demands', 'attempts', 'waa'];
 
 /** A room is a folder of src, or a file that is in none. */
 const rooms: Readonly<Record<string, Room>> = {
@@ -25,6 +25,7 @@ const rooms: Readonly<Record<string, Room>> = {
   environment: { imports: [] },
   html: { imports: [] },
   options: { imports: [] },
+  digest: { imports: [] },
   codec: { imports: ['errors'] },
   request: { imports: ['codec', 'errors', 'environment'], types: ['response'] },
   response: { imports: ['codec', 'errors'] },
@@ -33,11 +34,11 @@ const rooms: Readonly<Record<string, Room>> = {
   profiles: { imports: ['keys'] },
   verify: { imports: ['errors', 'codec', 'response', 'keys', 'signature'] },
   http: { imports: ['codec', 'errors'], packages: ['cookie-parser'] },
-  session: { imports: ['codec', 'errors'] },
+  session: { imports: ['codec', 'digest', 'errors'] },
   config: { imports: ['environment', 'errors', 'options', 'profiles', 'request', 'session'], types: ['verify'] },
   demands: { imports: ['errors', 'options', 'request', 'verify'], types: ['session'] },
-  attempts: { imports: ['errors'], types: ['demands', 'session'] },
-  waa: { imports: [...checking, 'config', 'session', 'demands', 'attempts'] },
+  attempts: { imports: ['digest', 'errors'], types: ['demands', 'session'] },
+  waa: { imports: [...checking, 'digest', 'config', 'session', 'demands', 'attempts'] },
   express: { imports: [...deciding, 'http', 'html'] },
   websocket: { imports: [...deciding, 'http', 'html'] },
   // Not what verifies: a mistake in one is not to hide in the other.

@@ -1,6 +1,6 @@
-import { createHash } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { type Demands, formatDemands, parseDemands } from '../demands.js';
+import { digest } from '../digest.js';
 import { SessionError, VerificationError, WebauthError } from '../errors.js';
 import {
   checkFormOrigin,
@@ -46,7 +46,7 @@ export class Glue {
   readonly #host: string;
   /** By path, then by method. */
   readonly #routes: ReadonlyMap<string, Readonly<Record<string, Route>>>;
-  readonly #kept = Symbol('ucam-webauth visitor');
+  readonly #name = Symbol('ucam-webauth visitor');
 
   constructor(waa: WAA) {
     this.#waa = waa;
@@ -91,22 +91,21 @@ export class Glue {
 
   /** Of several copies, for several login services, one that knows nobody leaves what another one found. */
   #setAuth(request: IncomingMessage, { auth }: Visitor): void {
-    const kept = request as unknown as Kept;
-    if (auth === undefined && kept[OURS]) return;
+    if (auth === undefined && kept(request)[OURS]) return;
     request.auth = auth;
-    if (auth) kept[OURS] = true;
+    if (auth) kept(request)[OURS] = true;
   }
 
   #visitor(request: IncomingMessage): Visitor {
     const known = this.#known(request);
     if (known) return known;
     const visitor = this.#readVisitor(request);
-    (request as unknown as Kept)[this.#kept] = visitor;
+    kept(request)[this.#name] = visitor;
     return visitor;
   }
 
   #known(request: IncomingMessage): Visitor | undefined {
-    return (request as unknown as Kept)[this.#kept] as Visitor | undefined;
+    return kept(request)[this.#name] as Visitor | undefined;
   }
 
   #readVisitor(request: IncomingMessage): Visitor {
@@ -158,7 +157,7 @@ export class Glue {
     const { returnTo, demands } = need;
     const { path, query } = requestTarget(request);
     const asked = path === routes.login;
-    const moved = asked && isMoved(query);
+    const moved = asked && hasPair(query, MOVED);
     // A person who clicks may have another login; by itself it would go round and round. (Browsers say of all redirects
     // after a click that it was one.)
     const clicked = asked && !moved && request.headers['sec-fetch-user'] === '?1';
@@ -167,7 +166,7 @@ export class Glue {
     // proxy may rewrite Host on the way to us.
     if (request.headers.host !== this.#host && !moved) {
       this.#waa.log('info', 'login started', `asked for under another name than that of baseUrl, ${this.#host}`);
-      return redirect(response, `${origin}${this.#waa.loginUrl(returnTo, demands)}&moved=1`);
+      return redirect(response, `${origin}${this.#waa.loginUrl(returnTo, demands)}&${MOVED}`);
     }
     const nonce = this.#cookie(request, cookies.login);
     // Who has no session any more need not come back as the same person.
@@ -183,8 +182,8 @@ export class Glue {
     const done = this.#cookie(request, cookies.done);
     const insufficient = problem.code === 'ERR_STEP_UP_REQUIRED';
     if (done === undefined || (insufficient && !done.split('.').includes(markOf(demands)))) return;
-    const kept = this.#cookie(request, cookies.session) !== undefined;
-    const why = kept ? problem.message : 'the browser did not keep its session cookie';
+    const arrived = this.#cookie(request, cookies.session) !== undefined;
+    const why = arrived ? problem.message : 'the browser did not keep its session cookie';
     const code = insufficient ? 'ERR_IACT_UNSATISFIED' : 'ERR_COOKIES_BLOCKED';
     const error = new VerificationError(code, `a login has just succeeded, and it was in vain: ${why}`);
     error.loginUrl = this.#waa.loginUrl(returnTo, demands);
@@ -200,7 +199,7 @@ export class Glue {
     if (problem?.status === 503) throw problem;
     if (problem) return this.#redirectToLogin({ returnTo, demands, problem }, request, response);
     // Another process, to which the page leads, may think otherwise.
-    if (isMoved(requestTarget(request).query)) this.#setDone(request, response, {});
+    if (hasPair(requestTarget(request).query, MOVED)) this.#setDone(request, response, {});
     redirect(response, this.#waa.origin + this.#waa.safeReturn(returnTo));
   }
 
@@ -238,7 +237,7 @@ export class Glue {
     checkFormOrigin(request, origins);
     this.#setSession(response, '', 0);
     this.#setCookie(response, cookies.done, '', 0);
-    const everywhere = /(?:^|&)everywhere=yes(?:&|$)/.test(requestTarget(request).query);
+    const everywhere = hasPair(requestTarget(request).query, 'everywhere=yes');
     const { auth, problem } = this.#visitor(request);
     // The cookie is gone, but nobody can be told that the session is, or the others are.
     if (problem && (everywhere || problem.code === 'ERR_STORE_UNAVAILABLE')) {
@@ -305,14 +304,22 @@ interface Need {
 
 /** Names, in the cookie of the last moments' logins, what one was for. */
 function markOf(demands: Demands = {}): string {
-  return createHash('sha256').update(formatDemands(demands)).digest('base64url').slice(0, 8);
+  return digest(formatDemands(demands)).slice(0, 8);
 }
+
+/** Says of the login route that the browser was sent there from another name of the host. */
+const MOVED = 'moved=1';
 
 const markShape = /^[\w-]{8}$/;
 const MAX_MARKS = 8;
 
-function isMoved(query: string): boolean {
-  return /(?:^|&)moved=1(?:&|$)/.test(query);
+/** Whether a query has that pair, written so. */
+function hasPair(query: string, pair: string): boolean {
+  return query.split('&').includes(pair);
+}
+
+function kept(request: IncomingMessage): Kept {
+  return request as unknown as Kept;
 }
 
 function outOfReach(path: string, cookiePath: string): VerificationError {

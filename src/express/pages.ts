@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { type ErrorCode, SessionError, StatusError, type WebauthError } from '../errors.js';
 import { type Html, html, sendPage, sentence } from '../html.js';
-import { wantsPage } from '../http.js';
+import { retryAfter, wantsPage } from '../http.js';
 import type { AuthResponse } from '../response.js';
 import type { Auth } from '../session/session.js';
 import type { WAA } from '../waa.js';
@@ -10,8 +10,8 @@ import type { WAA } from '../waa.js';
 export function sendFailure(waa: WAA, error: WebauthError, request: IncomingMessage, response: ServerResponse): void {
   const { code, message, loginUrl } = error;
   if (error.status === 401) response.setHeader('WWW-Authenticate', `Ucam-WebAuth realm="${waa.origin}"`);
-  if (error.status === 503) response.setHeader('Retry-After', '5');
-  if (error.status === 429) response.setHeader('Retry-After', '30');
+  const wait = retryAfter(error.status);
+  if (wait !== undefined) response.setHeader('Retry-After', wait);
   if (wantsPage(request)) sendFailurePage(waa, error, request, response);
   else sendData(response, error.status, { error: { code, message, loginUrl } });
 }
@@ -23,14 +23,17 @@ export function sendLogout(waa: WAA, auth: Auth | undefined, response: ServerRes
   else sendPage(response, 'Logged out', loggedOut(waa), { formAction });
 }
 
+const tellThem = 'Please tell whoever runs this site.';
+const tryAgain = 'Try again. If that does not help, please tell whoever runs this site.';
+
 /** A heading, and what the person can do. The error's own message says what was wrong. */
 const advice: { readonly [code in ErrorCode]?: readonly [heading: string, advice: string] } = {
   ERR_WLS_CANCELLED: ['Login cancelled', 'Nothing has changed. You can try again whenever you like.'],
-  ERR_WLS_NO_ATYPES: ['That way of logging in is not available', 'Please tell whoever runs this site.'],
-  ERR_WLS_VERSION: ['The login service does not understand this site', 'Please tell whoever runs this site.'],
-  ERR_WLS_REQUEST: ['The login service does not understand this site', 'Please tell whoever runs this site.'],
+  ERR_WLS_NO_ATYPES: ['That way of logging in is not available', tellThem],
+  ERR_WLS_VERSION: ['The login service does not understand this site', tellThem],
+  ERR_WLS_REQUEST: ['The login service does not understand this site', tellThem],
   ERR_WLS_INTERACTION: ['You need to log in yourself', 'Try again, and the login service will ask you who you are.'],
-  ERR_WLS_UNAUTHORISED: ['This site may not use the login service', 'Please tell whoever runs this site.'],
+  ERR_WLS_UNAUTHORISED: ['This site may not use the login service', tellThem],
   ERR_WLS_DECLINED: [
     'The login service declined',
     'Your account may not be allowed to log in; its help desk can say why.',
@@ -43,10 +46,7 @@ const advice: { readonly [code in ErrorCode]?: readonly [heading: string, advice
     'Please authenticate again',
     'You are logged in, and this asks you to show once more who you are.',
   ],
-  ERR_IACT_UNSATISFIED: [
-    'That login is not what this page asks for',
-    'Try again. If that does not help, please tell whoever runs this site.',
-  ],
+  ERR_IACT_UNSATISFIED: ['That login is not what this page asks for', tryAgain],
   ERR_AUTH_UNACCEPTABLE: [
     'That way of logging in is not enough here',
     'Try again in another way. If that does not help, please tell whoever runs this site.',
@@ -61,24 +61,15 @@ const advice: { readonly [code in ErrorCode]?: readonly [heading: string, advice
     'Allow cookies for this site. If you have logged in from another tab meanwhile, or took over half an hour, just try again. If nothing helps, please tell whoever runs this site.',
   ],
   ERR_RESPONSE_REPLAYED: ['This login was used already', 'That happens after going back or reloading. Try again.'],
-  ERR_ISSUE_FUTURE: [
-    'The clocks of this site and of the login service disagree',
-    'Try again. If that does not help, please tell whoever runs this site.',
-  ],
-  ERR_ISSUE_STALE: [
-    'This login took too long to arrive',
-    'Try again. If that does not help, please tell whoever runs this site.',
-  ],
+  ERR_ISSUE_FUTURE: ['The clocks of this site and of the login service disagree', tryAgain],
+  ERR_ISSUE_STALE: ['This login took too long to arrive', tryAgain],
   ERR_PRINCIPAL_REFUSED: ['You may not enter here', 'This is for other people than the one whose account you used.'],
   ERR_PTAGS_REFUSED: ['You may not enter here', 'This is for other people than the one whose account you used.'],
   ERR_ORIGIN_REFUSED: ['That came from another site', 'Nothing was done. Use the buttons of this site itself.'],
   ERR_LIMIT_REACHED: ['That was too much at once', 'Wait half a minute, and try again.'],
 };
 
-const otherwise = [
-  'You could not be logged in',
-  'Try again. If that does not help, please tell whoever runs this site.',
-] as const;
+const otherwise = ['You could not be logged in', tryAgain] as const;
 
 function sendFailurePage(waa: WAA, error: WebauthError, request: IncomingMessage, response: ServerResponse): void {
   const [heading, whatToDo] = advice[error.code] ?? otherwise;

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { digest } from '../digest.js';
 import { SessionError } from '../errors.js';
 import type { Auth } from './session.js';
 import type { Entry, Store } from './store.js';
@@ -197,9 +197,7 @@ export function expired(): SessionError {
 
 /** Hashed, so that the store does not say who was logged out. */
 function personKey(wls: string, principal: string): string {
-  return createHash('sha256')
-    .update(JSON.stringify([wls, principal]))
-    .digest('base64url');
+  return digest(JSON.stringify([wls, principal]));
 }
 
 function add<K>(sets: Map<K, Set<Watch>>, key: K, watch: Watch): void {

@@ -1,5 +1,5 @@
-import { createHash } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
+import { digest } from '../digest.js';
 import { SessionError } from '../errors.js';
 import { expired, LiveSessions, type OnEnd, revoked } from './live.js';
 import type { Sealer } from './seal.js';
@@ -74,7 +74,7 @@ export class Sessions {
     const who = { id: newSessionId(), principal, ptags, auth, sso, wls };
     const login = await this.#ask(() => store.next());
     const times = { issue: issue.getTime(), loggedIn: now().getTime() };
-    return { ...who, login, ...times, ...sessionEnd(times.issue, life, lifetimes), mark, anchor: hash(anchor) };
+    return { ...who, login, ...times, ...sessionEnd(times.issue, life, lifetimes), mark, anchor: anchorOf(anchor) };
   }
 
   seal(session: Session): string {
@@ -162,7 +162,7 @@ export class Sessions {
     if (cookie === undefined) throw new SessionError('ERR_SESSION_MISSING', 'nobody is logged in');
     this.#known();
     const session = openSession(this.#options.sealer, cookie);
-    if (session.anchor === hash(anchor)) return session;
+    if (session.anchor === anchorOf(anchor)) return session;
     throw new SessionError('ERR_SESSION_INVALID', 'the session cookie was made for another browser');
   }
 
@@ -193,8 +193,8 @@ export class Sessions {
   }
 }
 
-function hash(anchor: string | undefined): string {
-  return anchor === undefined ? '' : createHash('sha256').update(anchor).digest('base64url');
+function anchorOf(held: string | undefined): string {
+  return held === undefined ? '' : digest(held);
 }
 
 function storeAway(): SessionError {

@@ -1,4 +1,5 @@
-import { createHash, randomBytes } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
+import { digest } from '../digest.js';
 import { SessionError } from '../errors.js';
 import type { Sealer } from './seal.js';
 import { openSession, type Session, sealSession } from './session.js';
@@ -60,8 +61,7 @@ export class Tickets {
   }
 
   #key(ticket: string): string {
-    const hash = createHash('sha256').update(JSON.stringify([this.#place, ticket]));
-    return `ticket:${hash.digest('base64url')}`;
+    return `ticket:${digest(JSON.stringify([this.#place, ticket]))}`;
   }
 
   /** Forgets, each half minute at most, the sessions whose tickets are over. */

@@ -2,7 +2,7 @@ import type { EventEmitter } from 'node:events';
 import { type IncomingMessage, STATUS_CODES } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { WebauthError } from '../errors.js';
-import { checkOrigin, readSession, requestTarget, withOwn } from '../http.js';
+import { checkOrigin, readSession, requestTarget, retryAfter, withOwn } from '../http.js';
 import { checkOptions, originList, type Rule, type Rules, restriction, texts } from '../options.js';
 import type { Auth } from '../session/session.js';
 import type { Requirements, WAA } from '../waa.js';
@@ -83,13 +83,14 @@ export async function authenticateUpgrade(
 export function refuseUpgrade(socket: Duplex, error: unknown): void {
   const { status, code, message } = describe(error);
   const body = JSON.stringify({ error: { code, message } });
+  const wait = retryAfter(status);
   const head = [
     `HTTP/1.1 ${status} ${STATUS_CODES[status]}`,
     'Connection: close',
     'Content-Type: application/json',
     `Content-Length: ${Buffer.byteLength(body)}`,
     'Cache-Control: no-store',
-    ...(status === 503 ? ['Retry-After: 5'] : []),
+    ...(wait === undefined ? [] : [`Retry-After: ${wait}`]),
   ];
   answer(socket, `${head.join('\r\n')}\r\n\r\n${body}`);
 }
