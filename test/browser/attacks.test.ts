@@ -9,6 +9,7 @@ import {
   browserArgs,
   Complaints,
   findChromium,
+  inFresh,
   openSocket,
   type Running,
   startApplication,
@@ -37,14 +38,10 @@ describe.skipIf(executablePath === undefined)('a page on another port, which is 
     await Promise.all([neighbour?.close(), application?.close()]);
   });
 
-  /** A test in a browser that is logged in. Its console has to show what is provoked, and nothing else. */
+  /** A test in a browser that is logged in, and stays so. */
   function visit(provoked: readonly RegExp[], test: (page: Page, context: BrowserContext) => Promise<void>) {
-    return async () => {
-      const context = await browser.newContext();
-      context.setDefaultTimeout(10_000);
-      const complaints = new Complaints(context);
-      try {
-        const page = await context.newPage();
+    return () =>
+      inFresh(browser, { provoked }, async (page, context) => {
         await logIn(page, application);
         application.arrived.length = 0;
         application.events.length = 0;
@@ -52,12 +49,7 @@ describe.skipIf(executablePath === undefined)('a page on another port, which is 
         await page.goto(application.url);
         await page.getByRole('heading', { name: 'You are test0001' }).waitFor();
         expect(await openSocket(page, `${application.url}/live`)).toBe('for test0001');
-      } finally {
-        await context.close();
-      }
-      for (const pattern of provoked) complaints.expect(pattern);
-      complaints.expectNone();
-    };
+      });
   }
 
   it(

@@ -1,18 +1,10 @@
-import {
-  type Browser,
-  type BrowserContext,
-  type BrowserContextOptions,
-  chromium,
-  type Locator,
-  type Page,
-  type Response,
-} from 'playwright-core';
+import { type Browser, type BrowserContext, chromium, type Locator, type Page, type Response } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { errorTable } from '../../src/errors.js';
 import { failures } from '../../src/response.js';
 import { checks } from '../../src/verify.js';
 import { audit } from './audit.js';
-import { browserArgs, Complaints, findChromium, openSocket, type Running, startDemo } from './helpers.js';
+import { browserArgs, type Fresh, findChromium, inFresh, openSocket, type Running, startDemo } from './helpers.js';
 
 const executablePath = findChromium();
 
@@ -29,23 +21,8 @@ describe.skipIf(executablePath === undefined)('the demonstration, in Chromium', 
     await demo?.close();
   });
 
-  /** A test in a browser that was never used before. Its console has to show what is provoked, and nothing else. */
-  function visit(
-    test: (page: Page, context: BrowserContext) => Promise<void>,
-    { provoked = [], ...options }: BrowserContextOptions & { provoked?: readonly RegExp[] } = {},
-  ): () => Promise<void> {
-    return async () => {
-      const context = await browser.newContext(options);
-      context.setDefaultTimeout(10_000);
-      const complaints = new Complaints(context);
-      try {
-        await test(await context.newPage(), context);
-      } finally {
-        await context.close();
-      }
-      for (const pattern of provoked) complaints.expect(pattern);
-      complaints.expectNone();
-    };
+  function visit(test: (page: Page, context: BrowserContext) => Promise<void>, fresh: Fresh = {}): () => Promise<void> {
+    return () => inFresh(browser, fresh, test);
   }
 
   /** From the home page to the login service. */

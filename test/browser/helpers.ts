@@ -6,7 +6,7 @@ import type { AddressInfo } from 'node:net';
 import { delimiter, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import express from 'express';
-import type { BrowserContext, Page } from 'playwright-core';
+import type { Browser, BrowserContext, BrowserContextOptions, Page } from 'playwright-core';
 import { expect } from 'vitest';
 import { WebSocketServer } from 'ws';
 import type { Config, LogEvent } from '../../src/config.js';
@@ -75,6 +75,29 @@ export class Complaints {
     const meant = /^Failed to load resource: the server responded with a status of 4\d\d/;
     expect(this.#messages.filter((message) => !meant.test(message))).toEqual([]);
   }
+}
+
+/** What a browser is like, and what its console has to complain of. */
+export interface Fresh extends BrowserContextOptions {
+  readonly provoked?: readonly RegExp[];
+}
+
+/** Runs a test in a browser that was never used before. Its console has to show what is provoked, and nothing else. */
+export async function inFresh(
+  browser: Browser,
+  { provoked = [], ...options }: Fresh,
+  test: (page: Page, context: BrowserContext) => Promise<void>,
+): Promise<void> {
+  const context = await browser.newContext(options);
+  context.setDefaultTimeout(10_000);
+  const complaints = new Complaints(context);
+  try {
+    await test(await context.newPage(), context);
+  } finally {
+    await context.close();
+  }
+  for (const pattern of provoked) complaints.expect(pattern);
+  complaints.expectNone();
 }
 
 export interface Running {

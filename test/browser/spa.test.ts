@@ -1,16 +1,9 @@
 import { join } from 'node:path';
-import {
-  type Browser,
-  type BrowserContext,
-  type BrowserContextOptions,
-  chromium,
-  type Locator,
-  type Page,
-} from 'playwright-core';
+import { type Browser, type BrowserContext, chromium, type Locator, type Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { freePorts, Program } from '../processes.js';
 import { audit } from './audit.js';
-import { browserArgs, Complaints, findChromium, startNeighbour } from './helpers.js';
+import { browserArgs, type Fresh, findChromium, inFresh, startNeighbour } from './helpers.js';
 
 const executablePath = findChromium();
 
@@ -22,8 +15,7 @@ interface Visit {
   readonly context: BrowserContext;
 }
 
-interface Options extends BrowserContextOptions {
-  readonly provoked?: readonly RegExp[];
+interface Options extends Fresh {
   readonly example?: string;
 }
 
@@ -35,26 +27,17 @@ describe.skipIf(executablePath === undefined)('examples, in Chromium', () => {
   });
   afterAll(() => browser?.close());
 
-  /** A test of an example that was just started. Its console has to show what is provoked, and nothing else. */
+  /** A test of an example that was just started. */
   function visit(
     test: (visit: Visit) => Promise<void>,
-    { provoked = [], example = 'spa.ts', ...options }: Options = {},
+    { example = 'spa.ts', ...fresh }: Options = {},
   ): () => Promise<void> {
     return async () => {
       const [port, wlsPort] = (await freePorts(2)) as [number, number];
       const env = { NODE_ENV: 'development', PORT: `${port}`, WLS_PORT: `${wlsPort}` };
       await new Program(['--import', 'tsx', join('examples', example)], { env }).printed(/^Listening on /m);
-      const context = await browser.newContext(options);
-      context.setDefaultTimeout(10_000);
-      const complaints = new Complaints(context);
-      try {
-        const page = await context.newPage();
-        await test({ url: `http://localhost:${port}/`, wlsUrl: `http://localhost:${wlsPort}/`, page, context });
-      } finally {
-        await context.close();
-      }
-      for (const pattern of provoked) complaints.expect(pattern);
-      complaints.expectNone();
+      const addresses = { url: `http://localhost:${port}/`, wlsUrl: `http://localhost:${wlsPort}/` };
+      await inFresh(browser, fresh, (page, context) => test({ ...addresses, page, context }));
     };
   }
 
