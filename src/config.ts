@@ -14,6 +14,7 @@ import {
 } from './options.js';
 import { isDemoKey, type Profile, raven } from './profiles.js';
 import { formatRequest } from './request.js';
+import { isSecret, needsSecret } from './session/secret.js';
 import type { Auth } from './session/session.js';
 import type { Store } from './session/store.js';
 import type { VerifiedResponse } from './verify.js';
@@ -45,6 +46,17 @@ export interface Config {
   readonly maxLife?: number;
   /** Whether a session also ends with the user's session at the login service, where that says how long: true. */
   readonly useWlsLife?: boolean;
+  /** How long a session may go unused: seconds, from half of it to all of it. For ever, by default. */
+  readonly inactiveTimeout?: number;
+  /**
+   * Whether logging out here also logs the browser out of the other applications of this origin that say so, and have the
+   * same store: false. It takes a second cookie, `__Host-webauth-session-id`, which they share.
+   */
+  readonly coordinatedLogout?: boolean;
+  /** Whether a list is kept of each person's sessions, with what their browsers say they are: false. */
+  readonly listSessions?: boolean;
+  /** How long the store may be out of hearing before sessions are refused: seconds, 10 by default. */
+  readonly staleAfter?: number;
   /** How old a response may be: seconds, 30 by default. */
   readonly responseTimeout?: number;
   /** How far the login service's clock may be ahead: seconds, 5 by default. */
@@ -58,6 +70,11 @@ export interface Config {
    * goes on. What it throws refuses the login. (One that it let pass can still fail afterwards.)
    */
   readonly onLogin?: (auth: Auth, response: VerifiedResponse) => void | Promise<void>;
+  /**
+   * Go on when the store is out of hearing for longer than `staleAfter`: sessions that were ended meanwhile, on other
+   * machines, are let in.
+   */
+  readonly dangerouslyAllowStaleSessions?: boolean;
   /** The clock. */
   readonly now?: () => Date;
   /** Accept in production what is for development only: demo keys, login services on loopback, plain http there. */
@@ -72,9 +89,19 @@ export interface LogEvent {
    * `start`: of how the application is configured; `store`: the store of sessions failed; `login started`: a browser was sent to the login
    * service; `login`: a session began; `step-up`: one began in place of the same person's, with what a page asked for;
    * `refused`: a request was, and `code` says why; `logout`: a session was ended, by its person or by the program;
-   * `revoked`: sessions were ended otherwise.
+   * `revoked`: sessions were ended otherwise; `blocked`: a person was, or is no longer; `token`: one was made or revoked.
    */
-  readonly event: 'start' | 'store' | 'login started' | 'login' | 'step-up' | 'refused' | 'logout' | 'revoked';
+  readonly event:
+    | 'start'
+    | 'store'
+    | 'login started'
+    | 'login'
+    | 'step-up'
+    | 'refused'
+    | 'logout'
+    | 'revoked'
+    | 'blocked'
+    | 'token';
   readonly message: string;
   readonly code?: ErrorCode;
   /** Only where it is verified. */
@@ -112,11 +139,15 @@ export interface Cookies {
   readonly secure: boolean;
   /** Of the session cookie; the others are for the whole host. */
   readonly path: string;
-  /** Without which the session cookie is worth nothing, where its path lets others on the domain plant one. */
+  /**
+   * Without which the session cookie is worth nothing: where its path lets others on the domain plant one, and where
+   * several applications log out together.
+   */
   readonly anchor: string | undefined;
 }
 
-export function cookiesOf({ baseUrl, cookieName = 'webauth', cookiePath = '/' }: Config): Cookies {
+export function cookiesOf(config: Config): Cookies {
+  const { baseUrl, cookieName = 'webauth', cookiePath = '/', coordinatedLogout = false } = config;
   const secure = new URL(baseUrl).protocol === 'https:';
   const prefix = secure ? '__Host-' : '';
   const sessionPrefix = secure && cookiePath !== '/' ? '__Secure-' : prefix;
@@ -126,7 +157,7 @@ export function cookiesOf({ baseUrl, cookieName = 'webauth', cookiePath = '/' }:
     done: `${prefix}${cookieName}-done`,
     secure,
     path: cookiePath,
-    anchor: cookiePath === '/' ? undefined : `${prefix}webauth-session-id`,
+    anchor: cookiePath === '/' && !coordinatedLogout ? undefined : `${prefix}webauth-session-id`,
   };
 }
 
@@ -142,7 +173,7 @@ export function checkConfig(config: Config): void {
 
 const rules: Rules<Config> = {
   baseUrl: text,
-  secret: [(value) => [value].flat().every(isSecret), `${needsSecret()}, or a list of such`],
+  secret: [(value) => [value].flat().every(isSecret), `${needsSecret}, or a list of such`],
   wls: object,
   store: [isStore, 'has the methods of a Store'],
   log: callable,
@@ -158,6 +189,11 @@ const rules: Rules<Config> = {
   desc: text,
   maxLife: seconds,
   useWlsLife: flag,
+  inactiveTimeout: seconds,
+  coordinatedLogout: flag,
+  listSessions: flag,
+  staleAfter: seconds,
+  dangerouslyAllowStaleSessions: flag,
   responseTimeout: seconds,
   clockSkew: seconds,
   requirePrincipals: restriction(texts),
@@ -209,7 +245,7 @@ const onlyDevelopment = 'which is for development only: set NODE_ENV=development
 function checkSecret(secret: Config['secret'], development: boolean): void {
   if (secret !== undefined ? secret.length > 0 : development) return;
   throw new TypeError(
-    `secret is missing: it ${needsSecret()}. On your own machine NODE_ENV=development does without (unset, it counts as production)`,
+    `secret is missing: it ${needsSecret}. On your own machine NODE_ENV=development does without (unset, it counts as production)`,
   );
 }
 
@@ -236,17 +272,9 @@ function checkProfile(wls: Profile, desc: string | undefined, development: boole
 }
 
 function isStore(value: unknown): boolean {
-  const methods = ['mark', 'next', 'spend', 'put', 'get', 'take', 'delete', 'list', 'subscribe', 'close'];
+  const methods = ['mark', 'next', 'spend', 'put', 'get', 'take', 'delete', 'list', 'subscribe', 'lag', 'close'];
   const store = value as Record<string, unknown> | null;
   return typeof store === 'object' && methods.every((name) => typeof store?.[name] === 'function');
-}
-
-function isSecret(value: unknown): boolean {
-  return typeof value === 'string' && /^[0-9a-f]{64}$/i.test(value);
-}
-
-function needsSecret(): string {
-  return 'is 32 random bytes as 64 hex digits (make one with: openssl rand -hex 32)';
 }
 
 function isPath(value: unknown): boolean {

@@ -8,3 +8,8 @@ export function isDevelopment(): boolean {
 export function isLoopback(hostname: string): boolean {
   return /^(?:(?:.+\.)?localhost|127(?:\.\d{1,3}){3}|\[?::1\]?)$/i.test(hostname);
 }
+
+/** What an environment variable is set to. */
+export function readVariable(name: string): string | undefined {
+  return process.env[name];
+}

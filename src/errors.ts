@@ -54,6 +54,7 @@ export const errorTable = {
 
   ERR_PRINCIPAL_REFUSED: authorisation,
   ERR_PTAGS_REFUSED: authorisation,
+  ERR_SCOPE_REFUSED: authorisation,
   ERR_ORIGIN_REFUSED: authorisation,
 } as const satisfies Record<string, Row>;
 
@@ -115,6 +116,12 @@ export class StatusError<R = unknown> extends WebauthError {
 
 /** There is no session, or it is over. */
 export class SessionError extends WebauthError {
+  /**
+   * Of a session cookie that does not open: nobody's, and so to be cleared, or perhaps another machine's that has a newer
+   * secret, and so to be left alone.
+   */
+  cookie: 'broken' | 'foreign' | undefined;
+
   constructor(code: CodeOf<'SessionError'>, message: string) {
     super(code, message);
   }

@@ -45,6 +45,19 @@ export function readSession(
   return [readCookie(request, session), anchor === undefined ? undefined : readCookie(request, anchor)];
 }
 
+/** Whether a token is offered, in whatever way (RFC 6750, 2.1). Of several lines Node's `headers` keep the first. */
+export function offersBearer({ headers, headersDistinct }: IncomingMessage): boolean {
+  if (headers.authorization === undefined) return false;
+  return headersDistinct['authorization']?.some((line) => /^bearer\b/i.test(line)) === true;
+}
+
+/** The token that is offered. @throws SessionError if there is more than one Authorization. */
+export function readBearer({ headersDistinct }: IncomingMessage): string {
+  const given = headersDistinct['authorization'] ?? [];
+  if (given.length === 1) return /^bearer +(\S+)$/i.exec(given[0] as string)?.[1] ?? '';
+  throw new SessionError('ERR_TOKEN_INVALID', 'the request has more than one Authorization');
+}
+
 /** What a `Set-Cookie` says beside name and value. */
 export interface CookieOptions {
   readonly secure: boolean;

@@ -1,5 +1,5 @@
-/** What an option's value has to be, the words for it, and whether it may be undefined, which is to leave it out. */
-export type Rule = readonly [test: (value: unknown) => boolean, needs: string, undefined?: 'refused'];
+/** What an option's value has to be, the words for it, and whether it may be undefined, or left out. */
+export type Rule = readonly [test: (value: unknown) => boolean, needs: string, undefined?: 'refused' | 'required'];
 
 /** The rule of each option of `T`. */
 export type Rules<T> = { readonly [K in keyof Required<T>]: Rule };
@@ -30,14 +30,20 @@ export function restriction([test, needs]: Rule): Rule {
   return [test, needs, 'refused'];
 }
 
+export function required([test, needs]: Rule): Rule {
+  return [test, needs, 'required'];
+}
+
 /** Options by name; there are no others. @throws TypeError with the name, and never the value: it may be a secret. */
 export function checkOptions(of: string, options: object, rules: Readonly<Record<string, Rule>>): void {
   if (!isPlain(options)) throw new TypeError(`${of} takes an object of options`);
+  const wanted = Object.keys(rules).filter((name) => rules[name]?.[2] === 'required');
+  for (const name of wanted) if (!(name in options)) throw new TypeError(`${of} needs the option ${name}`);
   for (const [name, value] of Object.entries(options)) {
     const rule = Object.hasOwn(rules, name) ? rules[name] : undefined;
     if (!rule) throw new TypeError(`${of} has no option ${name}; it has: ${Object.keys(rules).join(', ')}`);
     const [test, needs, missing] = rule;
-    if (value === undefined ? missing === 'refused' : !test(value)) throw new TypeError(`the option ${name} ${needs}`);
+    if (value === undefined ? missing !== undefined : !test(value)) throw new TypeError(`the option ${name} ${needs}`);
   }
 }
 

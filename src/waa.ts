@@ -17,12 +17,14 @@ import { AuthorisationError, SessionError, VerificationError, WebauthError } fro
 import { isDemoKey, type Profile, raven } from './profiles.js';
 import { formatRequest } from './request.js';
 import { type AuthResponse, parseResponse } from './response.js';
-import type { OnEnd } from './session/live.js';
+import type { ListedSession } from './session/list.js';
 import { MemoryStore } from './session/memory.js';
 import { Sealer } from './session/seal.js';
 import type { Auth } from './session/session.js';
 import { Sessions } from './session/sessions.js';
 import type { Store } from './session/store.js';
+import type { NewToken, Token } from './session/tokens.js';
+import type { OnEnd } from './session/watches.js';
 import { type VerifiedResponse, verifyParsed } from './verify.js';
 
 /** Who may enter: people who pass both. */
@@ -31,6 +33,26 @@ export interface Requirements {
   readonly principals?: readonly string[];
   /** People with one of these ptags; an empty list asks for none. */
   readonly ptags?: readonly string[];
+  /** Of an API token, that it has all of these; none, by default. Sessions are good for everything. */
+  readonly scopes?: readonly string[];
+}
+
+/** API tokens. Each is for one person, shown once, and kept as a hash. */
+export interface TokenDesk {
+  /** @throws TypeError if it has no name or no end. */
+  create(token: NewToken): Promise<Token & { readonly token: string }>;
+  /** The live ones of a person, the oldest first. */
+  list(principal: string): Promise<Token[]>;
+  /** Ends one everywhere. Resolves to whether that person has one of that handle. */
+  revoke(principal: string, handle: string): Promise<boolean>;
+}
+
+/** The sessions that people have. */
+export interface SessionDesk {
+  /** The live ones of a person, the one used last first. @param asking the session that asks, to be told from others. */
+  list(principal: string, asking?: Auth): Promise<ListedSession[]>;
+  /** Ends one everywhere. Resolves to whether that person has one of that handle. */
+  revoke(principal: string, handle: string): Promise<boolean>;
 }
 
 /** Checks the configuration once and throws TypeError, with what to do, where it cannot be used safely. */
@@ -46,7 +68,8 @@ declare module 'node:http' {
 }
 
 const MAX_RETURN = 2048;
-const REPLAY_MEMORY = 10 * 60;
+/** Seconds: longer than a clock is put back by, so that a response that is fresh again is not one to be used again. */
+const REPLAY_MEMORY = 3600 + 10 * 60;
 const DONE_TIME = 10;
 /** Browsers drop cookies of over 4096 characters; this leaves room for name and attributes. */
 const MAX_COOKIE = 3800;
@@ -71,8 +94,15 @@ export class WAA {
   readonly #sessions: Sessions;
   readonly #attempts: Attempts;
   readonly #requirements: { readonly principals: readonly string[] | undefined; readonly ptags: readonly string[] };
-  /** Resolves once the store has first been asked, whether or not it answered; until it does, nobody has a session. */
+  /**
+   * Resolves once the store has been heard, or not for some seconds; until it is, nobody has a session. Rejects with a
+   * TypeError if the store cannot be used as it is configured.
+   */
   readonly ready: Promise<void>;
+  /** API tokens, for programs that act for a person. */
+  readonly tokens: TokenDesk;
+  /** People's sessions. @throws TypeError if `listSessions` is not on. */
+  readonly sessions: SessionDesk;
 
   constructor(config: Config) {
     checkConfig(config);
@@ -89,21 +119,30 @@ export class WAA {
     };
     const secrets = this.#readSecrets();
     const place = this.origin + this.routes.home.slice(0, -1);
-    const bound = [place, this.cookies.path];
-    this.#attempts = new Attempts(new Sealer(secrets, 'login attempt', this.cookies.login, ...bound), this.#now);
+    const sealerOf = (purpose: string, cookie: string) =>
+      new Sealer(secrets, purpose, cookie, place, this.cookies.path);
+    this.#attempts = new Attempts(sealerOf('login attempt', this.cookies.login), this.#now);
     this.#store = config.store ?? new MemoryStore({ now: this.#now });
     this.#announce();
     this.#sessions = new Sessions({
-      sealer: new Sealer(secrets, 'session', this.cookies.session, ...bound),
-      ticketSealer: new Sealer(secrets, 'ticket', this.cookies.session, ...bound),
+      sealerOf: (purpose) => sealerOf(purpose, this.cookies.session),
       store: this.#store,
-      lifetimes: { maxLife: this.#maxLife, useWlsLife: config.useWlsLife ?? true },
+      lifetimes: {
+        maxLife: config.maxLife ?? 7200,
+        useWlsLife: config.useWlsLife ?? true,
+        inactiveTimeout: config.inactiveTimeout,
+      },
       wls: this.wls.name,
       place,
       now: this.#now,
+      staleAfter: (config.staleAfter ?? 10) * 1000,
+      allowStale: config.dangerouslyAllowStaleSessions ?? false,
+      listed: config.listSessions ?? false,
       complain: (message) => this.log('error', 'store', message, { code: 'ERR_STORE_UNAVAILABLE' }),
     });
     this.ready = this.#sessions.ready;
+    this.tokens = this.#tokenDesk();
+    this.sessions = this.#sessionDesk();
   }
 
   /**
@@ -195,8 +234,9 @@ export class WAA {
     return this.#sessions.takeTicket(ticket);
   }
 
-  /** @throws AuthorisationError if the person may not enter. What `route` leaves out is as configured. */
+  /** @throws AuthorisationError if the person or the token may not enter. What `route` leaves out is as configured. */
   authorise(auth: Auth, route: Requirements = {}): void {
+    checkScopes(auth, route.scopes);
     const { principals = this.#requirements.principals, ptags = this.#requirements.ptags } = route;
     if (principals && !principals.includes(auth.principal)) {
       throw new AuthorisationError(
@@ -215,20 +255,58 @@ export class WAA {
     return unmet(auth, demands, this.#now().getTime());
   }
 
-  /** Ends a session everywhere: its cookie opens no more, and its sockets close. */
+  /**
+   * Ends a session everywhere: its cookie opens no more, and its sockets close; and with it those of other applications
+   * that the browser shares an anchor cookie with.
+   */
   async endSession(auth: Auth): Promise<void> {
     this.#checkOwn(auth);
-    await this.#sessions.revoke(auth);
+    await this.#sessions.logOut(auth);
     this.log('info', 'logout', 'a session was ended', auth);
+  }
+
+  /** What a session cookie says, whatever has become of its session: to end it. @throws SessionError if it is not ours. */
+  peekSession(cookie: string): Auth {
+    return this.#sessions.peek(cookie);
   }
 
   /** Ends all sessions of a person, on all their devices, and in all applications that share the store. */
   async endSessions(principal: string): Promise<void> {
-    if (typeof principal !== 'string' || principal === '') throw new TypeError('endSessions() takes a principal');
-    const { clockSkew } = this.#expectations();
-    const last = new Date(this.#now().getTime() + (this.#maxLife + clockSkew) * 1000);
-    await this.#sessions.revokeAll(principal, last);
+    checkPrincipal('endSessions()', principal);
+    await this.#sessions.revokeAll(principal);
     this.log('info', 'revoked', 'all sessions of a person were ended', { principal });
+  }
+
+  /** Keeps a person out of all applications that share the store: their sessions end, and their tokens are refused. */
+  async block(principal: string): Promise<void> {
+    checkPrincipal('block()', principal);
+    await this.#sessions.block(principal, true);
+    this.log('warn', 'blocked', 'a person was blocked', { principal });
+  }
+
+  /** Lets a person in again. Their tokens are good again; they have to log in anew. */
+  async unblock(principal: string): Promise<void> {
+    checkPrincipal('unblock()', principal);
+    await this.#sessions.block(principal, false);
+    this.log('info', 'blocked', 'a person is no longer blocked', { principal });
+  }
+
+  /**
+   * Says whose API token it is.
+   * @throws SessionError if it is none, or was revoked, or is over; AuthorisationError if its person is blocked.
+   */
+  async openToken(token: string): Promise<Auth> {
+    return this.#sessions.tokens.open(token);
+  }
+
+  /** The session as just used, with a cookie that says so; undefined where none is needed. */
+  renew(auth: Auth): { readonly auth: Auth; readonly cookie: string } | undefined {
+    return this.#sessions.renew(auth);
+  }
+
+  /** Notes in the list of people's sessions, if there is one, that this one is in use. */
+  note(auth: Auth, userAgent?: string): void {
+    this.#sessions.list?.note(auth, this.#sessions.endOf(auth), userAgent);
   }
 
   /** Calls back once, when the session ends for whatever reason. Returns a function that stops watching. */
@@ -291,6 +369,13 @@ export class WAA {
     if (this.#config.dangerouslyActAsDevelopment) {
       this.log('warn', 'start', 'dangerouslyActAsDevelopment is on: anybody may be able to log in');
     }
+    if (this.#config.dangerouslyAllowStaleSessions) {
+      this.log(
+        'warn',
+        'start',
+        'dangerouslyAllowStaleSessions is on: ended sessions are let in while the store is away',
+      );
+    }
     if (this.#config.store === undefined) {
       this.log('info', 'start', 'sessions are kept in memory: a restart logs everyone out');
     }
@@ -313,10 +398,6 @@ export class WAA {
 
   get #callbackUrl(): string {
     return this.origin + this.routes.callback;
-  }
-
-  get #maxLife(): number {
-    return this.#config.maxLife ?? 7200;
   }
 
   #expectations() {
@@ -347,7 +428,7 @@ export class WAA {
     replaced: Auth | undefined,
     held: string | undefined,
   ): Promise<Pick<Login, 'auth' | 'cookie' | 'anchor'>> {
-    const anchor = this.cookies.anchor === undefined ? undefined : keptOrNew(held);
+    const anchor = this.cookies.anchor === undefined ? undefined : this.#anchor(held);
     const session = await this.#sessions.begin(response, anchor);
     const auth = this.#sessions.describe(session);
     this.#checkUsable(auth, demands);
@@ -363,10 +444,50 @@ export class WAA {
     return { auth, cookie, anchor };
   }
 
+  /** One that was logged out of, or that was restored after that, is not bound to again. */
+  #anchor(held: string | undefined): string {
+    const anchor = keptOrNew(held);
+    return this.#sessions.isSpent(anchor) ? keptOrNew(undefined) : anchor;
+  }
+
+  #tokenDesk(): TokenDesk {
+    const { tokens } = this.#sessions;
+    return {
+      create: async (asked) => {
+        const { token, ...made } = await tokens.create(asked);
+        this.log('info', 'token', `the token "${made.name}" was made`, { principal: made.principal });
+        return { ...made, token };
+      },
+      list: (principal) => tokens.list(principal),
+      revoke: async (principal, handle) => {
+        const found = await tokens.revoke(principal, handle);
+        if (found) this.log('info', 'token', 'a token was revoked', { principal });
+        return found;
+      },
+    };
+  }
+
+  #sessionDesk(): SessionDesk {
+    const list = () => {
+      if (this.#sessions.list) return this.#sessions.list;
+      throw new TypeError('no list of sessions is kept: set listSessions: true');
+    };
+    return {
+      list: async (principal, asking) => list().list(principal, asking),
+      revoke: async (principal, handle) => {
+        const found = await list().revoke(principal, handle);
+        if (found) this.log('info', 'revoked', "one of a person's sessions was ended", { principal });
+        return found;
+      },
+    };
+  }
+
   /** A session that would need another login at once is an error: it would go round and round. */
   #checkUsable(auth: Auth, demands: Demands): void {
     if (auth.expires.getTime() - this.#now().getTime() < this.doneTime * 1000) {
-      const why = auth.expiresBecause === 'life' ? 'log out of the login service first' : 'maxLife is too short here';
+      const { expiresBecause } = auth;
+      const why =
+        expiresBecause === 'life' ? 'log out of the login service first' : `${expiresBecause} is too short here`;
       throw new SessionError('ERR_SESSION_EXPIRED', `the session would be over at once: ${why}`);
     }
     if (this.unmet(auth, demands) === undefined) return;
@@ -413,6 +534,16 @@ function checkStepUp(response: VerifiedResponse, { principal }: Attempt): void {
     'ERR_PRINCIPAL_REFUSED',
     `the person who was logged in was to authenticate again, and not ${response.principal}: to change accounts, log out first`,
   );
+}
+
+function checkPrincipal(of: string, principal: string): void {
+  if (typeof principal !== 'string' || principal === '') throw new TypeError(`${of} takes a principal`);
+}
+
+function checkScopes({ via, scopes = [] }: Auth, wanted: readonly string[] = []): void {
+  const missing = via === 'token' ? wanted.filter((scope) => !scopes.includes(scope)) : [];
+  if (missing.length === 0) return;
+  throw new AuthorisationError('ERR_SCOPE_REFUSED', `to enter here, a token needs the scope ${missing.join(' and ')}`);
 }
 
 function checkLength(cookie: string): string {

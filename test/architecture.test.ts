@@ -3,6 +3,8 @@ import { dirname, join, relative, resolve, sep } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import * as express from '../src/express/index.js';
 import * as index from '../src/index.js';
+import * as lmdb from '../src/session/lmdb.js';
+import * as redis from '../src/session/redis.js';
 import * as websocket from '../src/websocket/index.js';
 import * as wls from '../src/wls/index.js';
 import { root } from './processes.js';
@@ -34,7 +36,7 @@ const rooms: Readonly<Record<string, Room>> = {
   profiles: { imports: ['keys'] },
   verify: { imports: ['errors', 'codec', 'response', 'keys', 'signature'] },
   http: { imports: ['codec', 'errors'], packages: ['cookie-parser'] },
-  session: { imports: ['codec', 'digest', 'errors'] },
+  session: { imports: ['codec', 'digest', 'environment', 'errors', 'options'], packages: ['lmdb', 'redis'] },
   config: { imports: ['environment', 'errors', 'options', 'profiles', 'request', 'session'], types: ['verify'] },
   demands: { imports: ['errors', 'options', 'request', 'verify'], types: ['session'] },
   attempts: { imports: ['digest', 'errors'], types: ['demands', 'session'] },
@@ -61,6 +63,7 @@ const publicNames = {
     'StatusError',
     'VerificationError',
     'WebauthError',
+    'cookieSecret',
     'createWAA',
     'formatRequest',
     'goose',
@@ -73,6 +76,8 @@ const publicNames = {
   './express': ['webauth'],
   './websocket': ['acceptUpgrades', 'authenticateUpgrade', 'refuseUpgrade'],
   './wls': ['WLS', 'createWLS'],
+  './lmdb': ['LmdbStore'],
+  './redis': ['RedisStore'],
 };
 
 interface Import {
@@ -217,12 +222,18 @@ describe('the imports of src', () => {
 
   it('of what the package needs to run are its dependencies, and those of the demonstration its peers', () => {
     const { dependencies, peerDependencies } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
-    const used = (among: (room: string) => boolean) => {
-      const found = imports.filter(({ from, typeOnly }) => among(roomOf(from)) && !typeOnly);
+    // A store is loaded by those only who use it.
+    const isStore = (file: string) => /^session\/(?:lmdb|redis)\.ts$/.test(file);
+    const used = (among: (room: string) => boolean, stores = false) => {
+      const found = imports.filter(
+        ({ from, typeOnly }) => among(roomOf(from)) && isStore(from) === stores && !typeOnly,
+      );
       return [...new Set(found.map(({ specifier }) => specifier).filter((name) => !/^(?:\.|node:)/.test(name)))].sort();
     };
     expect(used((room) => room !== 'cli')).toEqual(Object.keys(dependencies).sort());
-    expect(used((room) => room === 'cli')).toEqual(Object.keys(peerDependencies).sort());
+    const optional = [...used((room) => room === 'cli'), ...used(() => true, true)];
+    expect(optional.sort()).toEqual(Object.keys(peerDependencies).sort());
+    expect(inside.filter((one) => isStore(target(one)) && !one.typeOnly).map(describeImport)).toEqual([]);
   });
 });
 
@@ -269,7 +280,14 @@ describe('the library', () => {
 });
 
 describe('the public names', () => {
-  const entries = { '.': index, './express': express, './websocket': websocket, './wls': wls };
+  const entries = {
+    '.': index,
+    './express': express,
+    './websocket': websocket,
+    './wls': wls,
+    './lmdb': lmdb,
+    './redis': redis,
+  };
 
   it.each(Object.entries(publicNames))('of %s are those listed here', (entry, names) => {
     expect(Object.keys(entries[entry as keyof typeof entries]).sort()).toEqual([...names].sort());

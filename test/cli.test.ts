@@ -1,9 +1,21 @@
 import { generateKeyPairSync } from 'node:crypto';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  chownSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { formatDate } from '../src/codec.js';
 import { raven, ravenDemo } from '../src/profiles.js';
 import { makeFailure, makeResponse, sign, wlsKey, wlsKid } from './helpers.js';
@@ -61,7 +73,8 @@ function verdicts(stdout: string): string[] {
 describe.concurrent('the command', () => {
   it('explains itself', async () => {
     const [help, option, version] = await Promise.all([cli(['help']), cli(['-h']), cli(['--version'])]);
-    for (const name of ['demo', 'wls', 'keys', 'verify']) expect(help.stdout).toContain(`  ucam-webauth ${name} `);
+    for (const name of ['demo', 'wls', 'keys', 'verify', 'secret'])
+      expect(help.stdout).toContain(`  ucam-webauth ${name} `);
     expect(option).toEqual(help);
     expect(help).toMatchObject({ status: 0, stderr: '' });
     const { version: ours } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
@@ -77,6 +90,10 @@ describe.concurrent('the command', () => {
     [['keys', '--port', '1'], /keys has no option --port/],
     [['demo', 'now'], /demo takes nothing beside its options/],
     [['verify', '1!530!Missing', 'required', "parameter 'ver'!"], /verify takes one thing .* quotes/],
+    [['keys', '--add'], /keys has no option --add/],
+    [['secret', '--add'], /--add changes a file: say which/],
+    [['secret', 'file', '--add', '--drop'], /--add and --drop are steps: take one at a time/],
+    [['secret', 'one', 'two'], /secret takes one thing/],
     [['wls', '--port', '65536'], /65536 is not a port/],
     [['demo', '--wls-port', 'x'], /x is not a port/],
     [['\u001b[31mred'], /there is no command \\u\{1b\}\[31mred/],
@@ -267,6 +284,123 @@ describe.concurrent('ucam-webauth verify', () => {
     const refused = await cli(['verify'], { input: input.replace('3!410', `${nasty}!410`) });
     expect(refused.status).toBe(malformed);
     expect(refused.stdout + refused.stderr).not.toMatch(/[^\P{C}\n]/u);
+  });
+});
+
+describe('ucam-webauth secret', () => {
+  let file: string;
+  let count = 0;
+  beforeEach(() => {
+    file = join(folder, `secret-${count++}`);
+  });
+  const step = (...options: string[]) => cli(['secret', file, ...options]);
+  const held = () => readFileSync(file, 'utf8').trimEnd().split('\n');
+  /** What it says of each secret: a name, and what it does. */
+  const said = ({ stdout }: Result) =>
+    [...stdout.matchAll(/^ {2}\d+ {2}([0-9a-f]{8}) {2}(.*)$/gm)].map(([, id, does]) => [id, does]);
+  const isRoot = process.getuid?.() === 0;
+
+  it('prints a new secret each time, and nothing else', async () => {
+    const [one, two] = await Promise.all([cli(['secret']), cli(['secret'])]);
+    expect(one).toMatchObject({ status: 0, stderr: '' });
+    expect(one.stdout).toMatch(/^[0-9a-f]{64}\n$/);
+    expect(two.stdout).not.toBe(one.stdout);
+  });
+
+  it('makes a file once, and never prints what is in it', async () => {
+    const first = await step();
+    expect(first).toMatchObject({ status: 0, stderr: '' });
+    expect(first.stdout).toContain('Made, for its owner alone');
+    expect(held()).toEqual([expect.stringMatching(/^[0-9a-f]{64}$/)]);
+    const again = await step();
+    expect(again.stdout).not.toContain('Made');
+    expect(said(again)).toEqual(said(first));
+    expect(said(first)).toEqual([[expect.any(String), 'seals and opens']]);
+    for (const { stdout } of [first, again]) expect(stdout).not.toMatch(/[0-9a-f]{16}/);
+    expect(held()[0]).not.toContain(said(first)[0]?.[0]);
+  });
+
+  it('rotates in three steps, and says after each what to do', async () => {
+    const [[old] = []] = said(await step());
+    const [before] = held();
+    const added = await step('--add');
+    const [[, fresh] = []] = [said(added).map(([id]) => id)];
+    expect(said(added)).toEqual([
+      [old, 'seals and opens'],
+      [fresh, 'opens'],
+    ]);
+    expect(added.stdout).toMatch(/Copy the file to all machines, and restart .* go on with --promote/s);
+    const [kept, after] = held();
+    expect(kept).toBe(before);
+
+    const promoted = await step('--promote');
+    expect(said(promoted)).toEqual([
+      [fresh, 'seals and opens'],
+      [old, 'opens'],
+    ]);
+    expect(promoted.stdout).toMatch(/Copy the file to all machines, and restart .* go on with --drop/s);
+    expect(held()).toEqual([after, before]);
+
+    const dropped = await step('--drop');
+    expect(said(dropped)).toEqual([[fresh, 'seals and opens']]);
+    expect(dropped.stdout).toMatch(/Copy the file to all machines, and restart/);
+    expect(held()).toEqual([after]);
+    for (const { stdout } of [added, promoted, dropped]) expect(stdout).not.toMatch(/[0-9a-f]{16}/);
+  });
+
+  it('neither drops nor promotes the only secret, and changes no file that is missing', async () => {
+    expectSentence(await step('--add'), 1, /there is no file .*: without an option this command makes one/);
+    await step();
+    const before = held();
+    for (const option of ['--drop', '--promote'])
+      expectSentence(await step(option), 1, /one secret only: begin with --add/);
+    expect(held()).toEqual(before);
+  });
+
+  it('keeps the mode, and the link by which the file is reached', async () => {
+    await step();
+    chmodSync(file, 0o400);
+    const link = `${file}-link`;
+    symlinkSync(file, link);
+    expect((await cli(['secret', link, '--add'])).status).toBe(0);
+    expect(held()).toHaveLength(2);
+    expect(lstatSync(link).isSymbolicLink()).toBe(true);
+    if (process.getuid) expect(statSync(file).mode & 0o777).toBe(0o400);
+  });
+
+  it.runIf(isRoot)('keeps the owner, whose file the superuser may change', async () => {
+    await step();
+    chownSync(file, 65534, 65534);
+    expect(said(await step('--add'))).toHaveLength(2);
+    expect(statSync(file)).toMatchObject({ uid: 65534, gid: 65534 });
+  });
+
+  it('loses no step of several at once: each is taken, or refused with a sentence', async () => {
+    await step();
+    const results = await Promise.all(Array.from({ length: 10 }, () => step('--add')));
+    const taken = results.filter(({ status }) => status === 0);
+    for (const result of results) {
+      if (!taken.includes(result)) expectSentence(result, 1, /another process is changing the file.* remove .*\.lock/);
+    }
+    expect(taken.length).toBeGreaterThan(0);
+    expect(held()).toHaveLength(1 + taken.length);
+    writeFileSync(`${file}.lock`, '');
+    expectSentence(await step('--add'), 1, /another process is changing the file/);
+    rmSync(`${file}.lock`);
+    expect((await step('--add')).status).toBe(0);
+    expect(readdirSync(folder).filter((name) => /^\.|\.lock$/.test(name))).toEqual([]);
+  });
+
+  it('refuses what the application would refuse', async () => {
+    expectSentence(await cli(['secret', folder]), 1, /is no regular file/);
+    expectSentence(await cli(['secret', join(folder, 'none', 'secret')]), 1, /its folder does not exist: run mkdir/);
+    writeFileSync(file, 'a1'.repeat(31), { mode: 0o600 });
+    const result = await step('--add');
+    expectSentence(result, 1, /line 1 of the file .* is no secret/);
+    expect(result.stderr).not.toContain('a1a1');
+    if (!process.getuid) return;
+    chmodSync(file, 0o644);
+    expectSentence(await step('--add'), 1, /run chmod 600 /);
   });
 });
 

@@ -561,7 +561,8 @@ describe.each([
 
     function serveWithoutStore(): void {
       const { cookies } = browser;
-      serve({ store: Object.assign(new MemoryStore({ now }), { mark: () => Promise.reject(new Error('no route')) }) });
+      const away = () => Promise.reject(new Error('no route'));
+      serve({ store: Object.assign(new MemoryStore({ now }), { mark: away, put: away, list: away }) });
       for (const [name, value] of cookies) browser.cookies.set(name, value);
     }
   });
@@ -847,22 +848,29 @@ describe.each([
       ['cut', (c) => `webauth-session=${c.slice(0, -3)}`, 'ERR_SESSION_INVALID'],
       [
         'of a secret not in use',
-        (c) => `webauth-session=${`A${c[1] === 'Z' ? 'a' : 'Z'}${c.slice(2)}`}`,
-        'ERR_SESSION_MISSING',
+        (c) => `webauth-session=${c.slice(0, 4)}${c[4] === 'A' ? 'B' : 'A'}${c.slice(5)}`,
+        'ERR_SESSION_INVALID',
       ],
-    ])('in the session cookie: %s', async (_name, cookie, code) => {
+    ])('in the session cookie: %s', async (name, cookie, code) => {
       await browser.logIn();
       events.length = 0;
       const value = browser.cookies.get('webauth-session') as string;
       const sent = { cookie: cookie(value), accept: 'application/json' };
       const answer = await new Browser(base).send('GET', '/private', sent);
       expect([answer.status, JSON.parse(answer.text).error.code]).toEqual([401, code]);
-      expect(answer.headers.getSetCookie()).toEqual([]);
+      // A bad one is cleared; but not where another machine may have a newer secret, or there is a good one beside it.
+      const another = name === 'of a secret not in use';
+      const kept = another || /twice|planted|JSON/.test(name);
+      const cleared = 'webauth-session=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax';
+      expect(answer.headers.getSetCookie()).toEqual(kept ? [] : [cleared]);
+      expect(events.filter(({ event }) => event === 'refused')).toEqual([
+        expect.objectContaining({ level: 'warn', code }),
+      ]);
       expect(JSON.stringify(events)).not.toContain(value.slice(20, 60));
       expect((await new Browser(base).send('GET', '/', sent)).text).toBe('nobody');
       // A person is told too, rather than sent round; with no session, they are sent to log in.
       const page = await new Browser(base).get('/private', sent.cookie ? { cookie: sent.cookie } : {});
-      expect(page.status).toBe(code === 'ERR_SESSION_MISSING' ? 303 : 401);
+      expect(page.status).toBe(another ? 303 : 401);
       // Nothing happened to the session itself.
       expect((await browser.get('/')).text).toBe('test0001');
     });

@@ -1007,6 +1007,8 @@ describe.each(frameworks)('%s', (_, framework) => {
       for (const planted of [`${cookie}; webauth-session=${cookie}`, `j:["${cookie}"]`, cookie.slice(0, -3), 'x']) {
         await witness.get('/private?hidden-query', { cookie: `webauth-session=${planted}` });
       }
+      // What is broken was cleared.
+      browser.plant('webauth-session', cookie);
       await witness.get('/private?hidden-query', { cookie: 'webauth-done=1' });
       await witness.post('/webauth/logout?everywhere=yes&hidden-query');
       await browser.fetch('/private?hidden-query', { cookie: `webauth-session=${cookie}` });

@@ -247,14 +247,14 @@ describe('a login', () => {
     }
   });
 
-  it('[V8] remembers a used response for ten minutes, past what another machine with another clock lets pass', async () => {
+  it('[V8] remembers a used response for over an hour, past what another machine with another clock lets pass', async () => {
     const spend = vi.fn(async () => true);
     const store = Object.assign(new MemoryStore({ now }), { spend });
     await logIn(makeWAA({ store }));
-    expect(spend).toHaveBeenCalledWith(expect.stringMatching(/^[\w-]{43}$/), new Date(start + 600_000));
+    expect(spend).toHaveBeenCalledWith(expect.stringMatching(/^[\w-]{43}$/), new Date(start + 4_200_000));
     // And where responses may be older than that, for twice as long.
-    await logIn(makeWAA({ store, responseTimeout: 1500 }));
-    expect(spend).toHaveBeenLastCalledWith(expect.any(String), new Date(start + 2 * 1_505_000));
+    await logIn(makeWAA({ store, responseTimeout: 3600 }));
+    expect(spend).toHaveBeenLastCalledWith(expect.any(String), new Date(start + 2 * 3_605_000));
   });
 
   it('is not spent by a response that does not verify', async () => {
@@ -576,8 +576,8 @@ describe('a session', () => {
       await vi.advanceTimersByTimeAsync(1000);
       const { cookie, auth } = await logIn(waa);
       expect(waa.openSession(cookie)).toEqual(auth);
-      // In vain once; and then for each kind of revocation.
-      expect(list).toHaveBeenCalledTimes(3);
+      // In vain once.
+      expect(list).toHaveBeenCalledTimes(2);
     } finally {
       vi.useRealTimers();
     }
@@ -667,7 +667,10 @@ describe('a session', () => {
 
   it('that is ended is over here at once, whenever the store tells of it, and though it cannot', async () => {
     const store = new MemoryStore({ now });
-    vi.spyOn(store, 'subscribe').mockResolvedValue(() => {});
+    vi.spyOn(store, 'subscribe').mockImplementation(async (_, { missed }) => {
+      await missed();
+      return () => {};
+    });
     const waa = makeWAA({ store });
     const [one, two, three] = [await logIn(waa), await logIn(waa), await logIn(waa)];
     await waa.endSession(one.auth);
@@ -1013,7 +1016,7 @@ describe('a ticket', () => {
     const [key = '', value = '', expires = new Date()] = put.mock.calls[0] ?? [];
     expect(value).not.toContain(auth.principal);
     await store.put(key, value.slice(0, -4), expires);
-    expect(await refusal(waa.takeTicket(ticket))).toMatchObject({ code: 'ERR_SESSION_INVALID' });
+    expect(await refusal(waa.takeTicket(ticket))).toMatchObject({ code: 'ERR_TOKEN_INVALID' });
     // Nor is it a session cookie.
     expect(() => waa.openSession(value)).toThrow(SessionError);
   });
@@ -1081,11 +1084,15 @@ describe('a session whose cookie has a path', () => {
     expect(waa.cookies.anchor).toBe('webauth-session-id');
     const [mine, theirs] = [await anchored(waa), await anchored(waa)];
     expect(waa.openSession(mine.cookie, mine.anchor).principal).toBe('test0001');
-    for (const anchor of [undefined, '', theirs.anchor, `${mine.anchor}x`]) {
-      expect(() => waa.openSession(mine.cookie, anchor)).toThrow(
-        expect.objectContaining({ code: 'ERR_SESSION_INVALID' }),
-      );
-      expect(await refusal(waa.makeTicket(mine.cookie, anchor))).toMatchObject({ code: 'ERR_SESSION_INVALID' });
+    for (const [anchor, code] of [
+      // Without any the browser has logged out elsewhere, and may log in again.
+      [undefined, 'ERR_SESSION_MISSING'],
+      ['', 'ERR_SESSION_INVALID'],
+      [theirs.anchor, 'ERR_SESSION_INVALID'],
+      [`${mine.anchor}x`, 'ERR_SESSION_INVALID'],
+    ] as const) {
+      expect(() => waa.openSession(mine.cookie, anchor)).toThrow(expect.objectContaining({ code }));
+      expect(await refusal(waa.makeTicket(mine.cookie, anchor))).toMatchObject({ code });
     }
     expect((await waa.makeTicket(mine.cookie, mine.anchor)).ticket).toMatch(/^[\w-]{43}$/);
   });

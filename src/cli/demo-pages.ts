@@ -98,6 +98,8 @@ function socketPanel(): Html {
 const because = {
   maxLife: 'the longest that this application lets a session last',
   life: 'your session at the login service ends then',
+  inactiveTimeout: 'unless you use it before',
+  ttl: 'that is how long the token was made for',
 } as const;
 
 function sessionTable({ ptags, sso, auth, loggedInAt, expires, expiresBecause, sessionId }: Auth): Html {

@@ -21,6 +21,11 @@ const help = `ucam-webauth: log people in with Raven (Ucam-WebAuth)
       It may be a whole address or query, or the decoded text. --at says as of when it is to be judged
       (YYYYMMDDTHHMMSSZ, or "issue": as of when it was made).
 
+  ucam-webauth secret [file] [--add | --promote | --drop]
+      Prints a new secret; or makes a file with one, if it is missing, and says what each of its secrets does.
+      To change the secret and log nobody out: --add a new one, --promote it to the first, --drop the old one.
+      After each step copy the file to all machines and restart the application on all of them.
+
 Exit status: 0 all is well; 2 malformed response; 3 it does not verify; 4 it verifies, and nobody logged in;
 64 wrong usage; 1 anything else.`;
 
@@ -36,6 +41,7 @@ const commands = new Map<string, Command>([
   ['demo', { words: 0, options: ['port', 'wls-port'], load: async () => (await import('./demo.js')).demo }],
   ['wls', { words: 0, options: ['port', 'key'], load: async () => (await import('./wls.js')).wls }],
   ['keys', { words: 1, options: [], load: async () => (await import('./keys.js')).keys }],
+  ['secret', { words: 1, options: ['add', 'promote', 'drop'], load: async () => (await import('./secret.js')).secret }],
   [
     'verify',
     {

@@ -10,14 +10,21 @@ export const options = {
   ver: { type: 'string' },
   iact: { type: 'string' },
   aauth: { type: 'string' },
+  add: { type: 'boolean' },
+  promote: { type: 'boolean' },
+  drop: { type: 'boolean' },
   help: { type: 'boolean', short: 'h' },
   version: { type: 'boolean' },
 } as const;
 
+type OptionName = Exclude<keyof typeof options, 'help' | 'version'>;
+
 /** What a command is called with. */
 export interface Call {
   readonly words: readonly string[];
-  readonly options: { readonly [name in Exclude<keyof typeof options, 'help' | 'version'>]?: string };
+  readonly options: {
+    readonly [name in OptionName]?: (typeof options)[name]['type'] extends 'string' ? string : boolean;
+  };
 }
 
 /** The command was called wrongly; the message says how. */

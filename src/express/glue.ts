@@ -7,7 +7,9 @@ import {
   formatCookie,
   isNavigation,
   isSafe,
+  offersBearer,
   rawTarget,
+  readBearer,
   readCookie,
   readSession,
   requestTarget,
@@ -24,6 +26,8 @@ export interface Guard {
   readonly who: Requirements;
   readonly demands: Demands | undefined;
   readonly origins: ReadonlySet<string>;
+  /** Whether API tokens are taken too. */
+  readonly bearer: boolean;
 }
 
 type Route = (request: IncomingMessage, response: ServerResponse) => void | Promise<void>;
@@ -61,20 +65,43 @@ export class Glue {
   }
 
   handle(request: IncomingMessage, response: ServerResponse, next: Next): void {
-    this.#setAuth(request, this.#visitor(request));
     const methods = this.#routes.get(requestTarget(request).path);
+    this.#setAuth(request, methods ? this.#visitor(request) : this.#receive(request, response));
     if (methods === undefined) return next();
     const route = Object.hasOwn(methods, request.method ?? '') ? methods[request.method as string] : undefined;
     if (route === undefined) return refuseMethod(response, Object.keys(methods));
     this.#run(route, request, response, next);
   }
 
-  require({ who, demands, origins }: Guard, request: IncomingMessage, response: ServerResponse, next: Next): void {
+  require(guard: Guard, request: IncomingMessage, response: ServerResponse, next: Next): void {
+    if (!guard.bearer || !offersBearer(request)) return this.#requireSession(guard, request, response, next);
+    const done = this.#requireToken(guard, request, response);
+    done
+      .then(
+        () => next(),
+        (error) => this.#fail(error, response, next),
+      )
+      .catch(next);
+  }
+
+  /** What was sent with it is not a browser's doing, so it does not matter where from. */
+  async #requireToken(guard: Guard, request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const auth = await this.#waa.openToken(readBearer(request));
+    this.#waa.authorise(auth, guard.who);
+    const unmet = guard.demands && this.#waa.unmet(auth, guard.demands);
+    if (unmet) throw unmet;
+    request.auth = auth;
+    keepPrivate(response);
+  }
+
+  #requireSession(guard: Guard, request: IncomingMessage, response: ServerResponse, next: Next): void {
+    const { who, demands, origins } = guard;
     const visitor = this.#known(request);
     if (visitor === undefined) {
       return next(new TypeError('require() needs app.use(webauth(waa)) before it, which also serves the login itself'));
     }
     const { auth, problem } = this.#recheck(visitor);
+    if (problem && guard.bearer) response.appendHeader('WWW-Authenticate', 'Bearer');
     if (problem) return this.#turnAway(problem, demands, request, response, next);
     try {
       if (!isSafe(request)) checkFormOrigin(request, origins);
@@ -94,6 +121,28 @@ export class Glue {
     if (auth === undefined && kept(request)[OURS]) return;
     request.auth = auth;
     if (auth) kept(request)[OURS] = true;
+  }
+
+  /** What is done once for each request that is not for our own routes. */
+  #receive(request: IncomingMessage, response: ServerResponse): Visitor {
+    const visitor = this.#visitor(request);
+    if (visitor.auth) return this.#keepUp(visitor.auth, request, response);
+    const { problem } = visitor;
+    if (problem.code !== 'ERR_SESSION_INVALID') return visitor;
+    this.#waa.refused(problem);
+    if (problem.cookie === 'broken') this.#setLate(response, this.#sessionCookie('', 0));
+    return visitor;
+  }
+
+  /** Sees to it that the session is known to be in use. */
+  #keepUp(auth: Auth, request: IncomingMessage, response: ServerResponse): Visitor {
+    this.#waa.note(auth, request.headers['user-agent']);
+    const renewed = this.#waa.renew(auth);
+    if (renewed === undefined) return { auth };
+    this.#setLate(response, this.#sessionCookie(renewed.cookie));
+    const visitor = { auth: renewed.auth };
+    kept(request)[this.#name] = visitor;
+    return visitor;
   }
 
   #visitor(request: IncomingMessage): Visitor {
@@ -142,14 +191,17 @@ export class Glue {
       error.loginUrl = this.#waa.loginUrl(returnTo);
       return this.#fail(error, response, next);
     }
-    // Of a cookie that we did not make, people are told: to send them to log in, again and again, would hide it.
-    const canLogIn = problem.status === 401 && problem.code !== 'ERR_SESSION_INVALID';
+    // Of a cookie that nobody made, people are told: to send them to log in, again and again, would hide it.
+    const invalid = problem.code === 'ERR_SESSION_INVALID';
+    const canLogIn = problem.status === 401 && (!invalid || problem.cookie === 'foreign');
     if (canLogIn && isNavigation(request)) {
       const need = { returnTo, demands, problem };
       return this.#run((...at) => this.#redirectToLogin(need, ...at), request, response, next);
     }
     problem.loginUrl = this.#waa.loginUrl(returnTo, demands);
-    this.#fail(problem, response, next, this.#visitor(request).auth);
+    // That one is in the log since the request came in.
+    if (invalid) this.#answer(problem, response, next);
+    else this.#fail(problem, response, next, this.#visitor(request).auth);
   }
 
   #redirectToLogin(need: Need, request: IncomingMessage, response: ServerResponse): void {
@@ -210,8 +262,9 @@ export class Glue {
     const anchor = cookies.anchor && readCookie(request, cookies.anchor);
     const login = await this.#waa.finishLogin(encoded, readCookie(request, cookies.login), auth, anchor);
     if (login.cookie !== undefined) {
+      this.#waa.note(login.auth, request.headers['user-agent']);
       if (cookies.anchor && login.anchor !== undefined) this.#setCookie(response, cookies.anchor, login.anchor);
-      this.#setSession(response, login.cookie);
+      response.appendHeader('Set-Cookie', this.#sessionCookie(login.cookie));
       this.#setCookie(response, cookies.login, '', 0);
       this.#setDone(request, response, login.demands);
     }
@@ -235,18 +288,36 @@ export class Glue {
   async #logout(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const { origin, origins, cookies, routes } = this.#waa;
     checkFormOrigin(request, origins);
-    this.#setSession(response, '', 0);
+    response.appendHeader('Set-Cookie', this.#sessionCookie('', 0));
     this.#setCookie(response, cookies.done, '', 0);
+    if (cookies.anchor !== undefined) this.#setCookie(response, cookies.anchor, '', 0);
     const everywhere = hasPair(requestTarget(request).query, 'everywhere=yes');
-    const { auth, problem } = this.#visitor(request);
-    // The cookie is gone, but nobody can be told that the session is, or the others are.
-    if (problem && (everywhere || problem.code === 'ERR_STORE_UNAVAILABLE')) {
+    const { problem, auth = this.#peek(request, problem) } = this.#visitor(request);
+    // The cookie is gone, but who knows whose other sessions were to end?
+    if (auth === undefined && problem && everywhere) {
       problem.loginUrl = this.#waa.loginUrl(routes.logout);
       throw problem;
     }
-    if (auth) await this.#waa.endSession(auth);
-    if (auth && everywhere) await this.#waa.endSessions(auth.principal);
+    if (auth) await this.#end(auth, everywhere);
     redirect(response, origin + routes.logout);
+  }
+
+  /** All of it at once: what the store cannot be told now, it is told later. */
+  async #end(auth: Auth, everywhere: boolean): Promise<void> {
+    const ending = [this.#waa.endSession(auth), ...(everywhere ? [this.#waa.endSessions(auth.principal)] : [])];
+    const failed = (await Promise.allSettled(ending)).find(({ status }) => status === 'rejected');
+    if (failed) throw (failed as PromiseRejectedResult).reason;
+  }
+
+  /** Whose session it was to be, where the store cannot say whether it still is one. */
+  #peek(request: IncomingMessage, problem: SessionError | undefined): Auth | undefined {
+    const cookie = this.#cookie(request, this.#waa.cookies.session);
+    if (cookie === undefined || problem?.code !== 'ERR_STORE_UNAVAILABLE') return undefined;
+    try {
+      return this.#waa.peekSession(cookie);
+    } catch {
+      return undefined;
+    }
   }
 
   /** Adds to what the last moments' logins were for. */
@@ -264,6 +335,10 @@ export class Glue {
 
   #fail(error: unknown, response: ServerResponse, next: Next, auth?: Auth): void {
     if (error instanceof WebauthError) this.#waa.refused(error, auth);
+    this.#answer(error, response, next);
+  }
+
+  #answer(error: unknown, response: ServerResponse, next: Next): void {
     if (!response.headersSent) response.setHeader('Cache-Control', 'no-store');
     next(error);
   }
@@ -277,13 +352,31 @@ export class Glue {
     }
   }
 
-  #setSession(response: ServerResponse, value: string, maxAge?: number): void {
-    this.#setCookie(response, this.#waa.cookies.session, value, maxAge, this.#waa.cookies.path);
+  #sessionCookie(value: string, maxAge?: number): string {
+    const { session, path } = this.#waa.cookies;
+    return this.#formatCookie(session, value, maxAge, path);
   }
 
-  #setCookie(response: ServerResponse, name: string, value: string, maxAge?: number, path = '/'): void {
-    const options = { secure: this.#waa.cookies.secure, path, ...(maxAge === undefined ? {} : { maxAge }) };
-    response.appendHeader('Set-Cookie', formatCookie(name, value, options));
+  #setCookie(response: ServerResponse, name: string, value: string, maxAge?: number): void {
+    response.appendHeader('Set-Cookie', this.#formatCookie(name, value, maxAge));
+  }
+
+  #formatCookie(name: string, value: string, maxAge?: number, path = '/'): string {
+    return formatCookie(name, value, {
+      secure: this.#waa.cookies.secure,
+      path,
+      ...(maxAge === undefined ? {} : { maxAge }),
+    });
+  }
+
+  /** Sets a cookie when the answer is known, and only on one that no cache keeps for others. */
+  #setLate(response: ServerResponse, cookie: string): void {
+    const { writeHead } = response;
+    response.writeHead = (...given: unknown[]) => {
+      response.writeHead = writeHead;
+      if (isPrivate(response, given.at(-1))) response.appendHeader('Set-Cookie', cookie);
+      return (writeHead as (...args: unknown[]) => ServerResponse).apply(response, given);
+    };
   }
 
   /** Where to go after logging in: the page that was asked for, or the page of ours that a program or form is on. */
@@ -327,6 +420,24 @@ function outOfReach(path: string, cookiePath: string): VerificationError {
     'ERR_COOKIES_BLOCKED',
     `${JSON.stringify(path.slice(0, 100))} needs a login, and browsers send the session to ${cookiePath} only: its route, or cookiePath, has to be another`,
   );
+}
+
+/**
+ * Whether an answer is for this person only; if nothing is said of it, that is said.
+ * @param given headers that are given to `writeHead`, if any are.
+ */
+function isPrivate(response: ServerResponse, given: unknown): boolean {
+  const more = Array.isArray(given) ? pairs(given) : Object.entries(typeof given === 'object' && given ? given : {});
+  const [, control = response.getHeader('Cache-Control')] =
+    more.find(([name]) => String(name).toLowerCase() === 'cache-control') ?? [];
+  if (control === undefined) keepPrivate(response);
+  return control === undefined || /\b(?:private|no-store)\b/i.test(String(control));
+}
+
+/** Headers as a list of names and values in turn, or of pairs. */
+function pairs(list: unknown[]): [unknown, unknown][] {
+  if (list.every(Array.isArray)) return list as [unknown, unknown][];
+  return list.flatMap((name, i) => (i % 2 === 0 ? [[name, list[i + 1]] as [unknown, unknown]] : []));
 }
 
 /** What is behind a guard is for this person only, unless the handler says otherwise. */

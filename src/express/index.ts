@@ -2,7 +2,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { type Demands, demandRules, readDemands } from '../demands.js';
 import { WebauthError } from '../errors.js';
 import { withOwn } from '../http.js';
-import { checkOptions, originList, type Rules, restriction, texts } from '../options.js';
+import { checkOptions, flag, originList, type Rules, restriction, texts } from '../options.js';
 import type { Requirements, WAA } from '../waa.js';
 import { Glue, type Next } from './glue.js';
 import { sendFailure } from './pages.js';
@@ -14,6 +14,8 @@ export type Middleware = (request: IncomingMessage, response: ServerResponse, ne
 export interface RouteRequirements extends Requirements, Demands {
   /** Origins of pages that may send what changes something, beside the application's own. */
   readonly origins?: readonly string[];
+  /** Whether API tokens are taken too, as `Authorization: Bearer`: false. */
+  readonly bearer?: boolean;
 }
 
 /** What {@link webauth} makes. */
@@ -41,7 +43,8 @@ export function webauth(waa: WAA): Webauth {
     require: (requirements: RouteRequirements = {}): Middleware => {
       checkOptions('require()', requirements, rules);
       const origins = withOwn(waa.origins, requirements.origins);
-      const guard = { who: requirements, demands: readDemands(requirements), origins };
+      const { bearer = false } = requirements;
+      const guard = { who: requirements, demands: readDemands(requirements), origins, bearer };
       return (request, response, next) => glue.require(guard, request, response, next);
     },
     failurePage: (error: unknown, request: IncomingMessage, response: ServerResponse, next: Next): void => {
@@ -54,7 +57,9 @@ export function webauth(waa: WAA): Webauth {
 const rules: Rules<RouteRequirements> = {
   principals: restriction(texts),
   ptags: restriction(texts),
+  scopes: restriction(texts),
   origins: originList,
+  bearer: flag,
   ...demandRules,
 };
 

@@ -9,7 +9,8 @@ import type { WAA } from '../waa.js';
 /** Answers with what went wrong: a page for people, JSON for programs. */
 export function sendFailure(waa: WAA, error: WebauthError, request: IncomingMessage, response: ServerResponse): void {
   const { code, message, loginUrl } = error;
-  if (error.status === 401) response.setHeader('WWW-Authenticate', `Ucam-WebAuth realm="${waa.origin}"`);
+  if (error.code === 'ERR_TOKEN_INVALID') response.setHeader('WWW-Authenticate', 'Bearer error="invalid_token"');
+  else if (error.status === 401) response.appendHeader('WWW-Authenticate', `Ucam-WebAuth realm="${waa.origin}"`);
   const wait = retryAfter(error.status);
   if (wait !== undefined) response.setHeader('Retry-After', wait);
   if (wantsPage(request)) sendFailurePage(waa, error, request, response);
@@ -40,7 +41,7 @@ const advice: { readonly [code in ErrorCode]?: readonly [heading: string, advice
   ],
   ERR_SESSION_MISSING: ['Please log in', 'You are not logged in.'],
   ERR_SESSION_EXPIRED: ['Please log in again', 'Your session is over.'],
-  ERR_SESSION_IDLE: ['Please log in again', 'Your session is over.'],
+  ERR_SESSION_IDLE: ['Please log in again', 'You were away for so long that your session was ended.'],
   ERR_SESSION_REVOKED: ['Please log in again', 'Your session was ended.'],
   ERR_STEP_UP_REQUIRED: [
     'Please authenticate again',
@@ -65,6 +66,8 @@ const advice: { readonly [code in ErrorCode]?: readonly [heading: string, advice
   ERR_ISSUE_STALE: ['This login took too long to arrive', tryAgain],
   ERR_PRINCIPAL_REFUSED: ['You may not enter here', 'This is for other people than the one whose account you used.'],
   ERR_PTAGS_REFUSED: ['You may not enter here', 'This is for other people than the one whose account you used.'],
+  ERR_SCOPE_REFUSED: ['That token is not for this', 'It was made for something else.'],
+  ERR_TOKEN_INVALID: ['That token is not good any more', 'It was used, or revoked, or is over.'],
   ERR_ORIGIN_REFUSED: ['That came from another site', 'Nothing was done. Use the buttons of this site itself.'],
   ERR_LIMIT_REACHED: ['That was too much at once', 'Wait half a minute, and try again.'],
 };

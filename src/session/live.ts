@@ -1,163 +1,302 @@
 import { digest } from '../digest.js';
-import { SessionError } from '../errors.js';
-import type { Auth } from './session.js';
+import type { SessionError } from '../errors.js';
+import { blockEntry, cutEntry, ENDED, Ended, type Handle, personOf, sessionEntry } from './ended.js';
+import { expired, revoked, storeAway } from './over.js';
+import type { EndsBecause } from './session.js';
 import type { Entry, Store } from './store.js';
+import { type OnEnd, type Watch, Watches } from './watches.js';
 
-/** Of a session that was ended; and of a person all of whose logins below a number were. */
-const SESSION = 'revoked:';
-const PERSON = 'cut:';
+// Seconds.
+const HOUR = 3600;
+/** The longest that any application on the store can have a session last. */
+const LONGEST = 366 * 24 * HOUR;
+/** So much longer everything is remembered than it could matter: clocks may be put back. */
+const SLACK = HOUR;
+// Milliseconds.
+const SWEEP_EVERY = 500;
+const RETRY_AFTER = 1000;
+/** How many sessions a person ends one by one, before all of theirs are ended by one entry. */
+const MAX_EACH = 64;
+const MAX_ALL = 1_000_000;
+/** How many entries are told to the store at a time. */
+const CHUNK = 500;
 
-/** What is looked at to tell whether a session was ended. */
-type Handle = Pick<Auth, 'sessionId' | 'wls' | 'principal' | 'login'>;
-
-/** Logins below a number are ended. Instants are seconds. */
-interface Cut {
-  readonly below: number;
-  readonly ends: number;
+export interface LiveOptions {
+  readonly store: Store;
+  readonly now: () => Date;
+  /** How old what this process knows may be: milliseconds. */
+  readonly staleAfter: number;
+  /** Whether to go on by what it knew, when that is older. */
+  readonly allowStale: boolean;
+  /** Is told what fails in the store, since nobody else is. */
+  readonly complain: (message: string) => void;
+  /** How many ended sessions are remembered, before nobody can log in any more. */
+  readonly most?: number;
 }
 
-/** Called once, with why the session is over. */
-export type OnEnd = (error: SessionError) => void;
-
-interface Watch {
-  readonly handle: Handle;
+/** A session that was ended: its name, and when it would have ended by itself, in milliseconds. */
+interface Each {
+  readonly name: string;
   readonly ends: number;
-  readonly onEnd: OnEnd;
 }
 
 /**
- * Which sessions were ended before their time, and what is to be told when one ends. This process keeps a copy of what
- * the store knows, so that a request asks nobody.
+ * Which sessions are still live, and what is to be told when one ends. This process keeps a copy of what the store knows
+ * to have ended, so that a request asks nobody; what it knows, the store is told again whenever it may have forgotten.
  */
 export class LiveSessions {
+  readonly #options: LiveOptions;
   readonly #store: Store;
-  readonly #now: () => Date;
-  readonly #revoked = new Map<string, number>();
-  readonly #cuts = new Map<string, Cut>();
-  /** Above it, no login was ever cut. */
-  #highest = 0;
-  readonly #watches = new Map<string, Set<Watch>>();
-  /** Watches by the second in which they end, so that the clock looks only at those that are due. */
-  readonly #due = new Map<number, Set<Watch>>();
+  readonly #ended = new Ended();
+  readonly #watches = new Watches();
+  /** What the store could not be told yet, by what it is about. */
+  readonly #untold = new Map<string, () => Promise<void>>();
+  /** Sessions that were ended here one by one, by person. */
+  readonly #each = new Map<string, readonly Each[]>();
+  #pruned = 0;
+  #mark: string | undefined;
+  #stale = false;
   #swept: number;
-  #pruned: number;
   #timer: NodeJS.Timeout | undefined;
+  #retry: NodeJS.Timeout | undefined;
+  #closed = false;
   #unsubscribe = (): void => {};
 
-  constructor(store: Store, now: () => Date) {
-    this.#store = store;
-    this.#now = now;
+  constructor(options: LiveOptions) {
+    this.#options = options;
+    this.#store = options.store;
     this.#swept = this.#second();
-    this.#pruned = this.#swept;
   }
 
-  /** Learns what the store knows. Subscribed first: what happens in between comes twice rather than never. */
+  /** Learns what the store knows, now and from now on. @throws what the store does. */
   async start(): Promise<void> {
-    this.#unsubscribe();
-    this.#unsubscribe = await this.#store.subscribe((entry) => this.#learn(entry));
-    for (const prefix of [SESSION, PERSON]) {
-      for (const entry of await this.#store.list(prefix)) this.#learn(entry);
-    }
+    const stop = await this.#store.subscribe(ENDED, {
+      changed: (entry) => this.#learn(entry),
+      missed: () => this.#catchUp(),
+    });
+    if (this.#closed) stop();
+    else this.#unsubscribe = stop;
   }
 
-  /** How many revocations it knows just now. */
+  /** The store's mark. @throws SessionError where nothing can be said of any session, since too little was heard. */
+  mark(): string {
+    if (this.#mark === undefined || !this.#hearsEnough()) throw storeAway();
+    return this.#mark;
+  }
+
+  /** How much it knows to have ended. */
   get size(): number {
-    return this.#revoked.size + this.#cuts.size;
+    return this.#ended.size;
   }
 
-  isRevoked(handle: Handle): boolean {
-    return (
-      (this.#revoked.size > 0 && this.#revoked.has(handle.sessionId)) ||
-      // Most sessions are younger than all cuts.
-      (handle.login < this.#highest &&
-        handle.login < (this.#cuts.get(personKey(handle.wls, handle.principal))?.below ?? 0))
-    );
+  /** Whether so much was ended that no more sessions may begin. What was ended is never forgotten before its time. */
+  get isFull(): boolean {
+    return this.#ended.size >= (this.#options.most ?? MAX_ALL);
+  }
+
+  isEnded(handle: Handle): boolean {
+    return this.#ended.has(handle);
+  }
+
+  isNamedEnded(name: string): boolean {
+    return this.#ended.hasNamed(name);
+  }
+
+  isBlocked(wls: string, principal: string): boolean {
+    return this.#ended.isBlocked(wls, principal);
   }
 
   /** Ends a session everywhere. It is remembered until the session would have ended by itself. */
-  async revoke(id: string, ends: Date): Promise<void> {
-    await this.#tell(SESSION + id, ends);
+  async end(handle: Handle, ends: Date): Promise<void> {
+    const name = digest(handle.sessionId);
+    const person = personOf(handle.wls, handle.principal);
+    const each = this.#endedBy(person);
+    if (each.length >= MAX_EACH) return this.#endAll(person, [...each.map((one) => one.name), name]);
+    this.#each.set(person, [...each, { name, ends: ends.getTime() }]);
+    await this.endNamed(name, ends);
   }
 
-  /** Ends all sessions of a person, whenever and wherever they began. @param ends when the last of them would end. */
-  async revokeAll(wls: string, principal: string, ends: Date): Promise<void> {
-    const below = await this.#store.next();
-    // A key for each cut: of two at a time, the earlier must not replace the later.
-    await this.#tell(`${PERSON}${personKey(wls, principal)}:${below}`, ends);
+  /** Ends what has that name: the hash of a session's id, or of the anchor that several share. */
+  async endNamed(name: string, ends: Date): Promise<void> {
+    await this.#put(sessionEntry(name, withSlack(ends)));
+  }
+
+  /** Ends all sessions of a person, whenever and wherever they began. */
+  async endAll(wls: string, principal: string): Promise<void> {
+    await this.#endAll(personOf(wls, principal));
+  }
+
+  /** Keeps a person out, and ends all that they have; or lets them in again. */
+  async block(wls: string, principal: string, blocked: boolean): Promise<void> {
+    const person = personOf(wls, principal);
+    if (blocked) this.#hold(person, 'block');
+    await this.#tell(`${blocked ? 'block' : 'unblock'} ${person}`, async () => {
+      const number = await this.#store.next();
+      const forever = this.#after(LONGEST * 100);
+      if (blocked) await this.#share(cutEntry(person, number, this.#after(LONGEST + SLACK)));
+      await this.#share(blockEntry(person, number, blocked, forever));
+      this.#ended.release(person, 'block');
+    });
   }
 
   /** Calls back once when the session ends, by revocation or by the clock. Returns a function that stops watching. */
-  watch(handle: Handle, ends: Date, onEnd: OnEnd): () => void {
-    const over = this.isRevoked(handle) ? revoked() : ends <= this.#now() ? expired() : undefined;
+  watch(handle: Handle, ends: Date, because: EndsBecause, onEnd: OnEnd): () => void {
+    const over = this.isEnded(handle) ? revoked() : ends <= this.#options.now() ? expired(because) : undefined;
     if (over !== undefined) {
       onEnd(over);
       return () => {};
     }
-    const watch = { handle, ends: Math.ceil(ends.getTime() / 1000), onEnd };
-    add(this.#watches, handle.sessionId, watch);
-    add(this.#due, watch.ends, watch);
-    this.#timer ??= setInterval(() => this.sweep(), 500).unref();
+    const names = [digest(handle.sessionId), ...(handle.group === '' ? [] : [handle.group])];
+    const watch = { handle, names, ends: Math.ceil(ends.getTime() / 1000), because, onEnd };
+    this.#watches.add(watch);
+    this.#timer ??= setInterval(() => this.sweep(), SWEEP_EVERY).unref();
     return () => this.#forget(watch);
   }
 
-  /** Ends what is due by the clock. */
+  /** Ends what is due by the clock, and everything if too little is heard of what was ended. */
   sweep(): void {
     const now = this.#second();
-    for (const second of this.#dueBetween(this.#swept, now)) {
-      for (const watch of this.#due.get(second) ?? []) this.#end(watch, expired());
-    }
+    for (const watch of this.#watches.dueBetween(this.#swept, now)) this.#end(watch, expired(watch.because));
     this.#swept = now;
+    if (this.#watches.size > 0 && !this.#hearsEnough()) {
+      for (const watch of this.#watches.all()) this.#end(watch, storeAway());
+    }
   }
 
   stop(): void {
+    this.#closed = true;
+    // Who hears of no revocations must not let anybody in.
+    this.#mark = undefined;
     clearInterval(this.#timer);
+    clearTimeout(this.#retry);
     this.#timer = undefined;
     this.#unsubscribe();
   }
 
-  /** Known here at once, whenever the store gets to telling everybody, and whether it can. */
-  async #tell(key: string, expires: Date): Promise<void> {
-    this.#learn({ key, value: '', expires });
-    await this.#store.put(key, '', expires);
+  /**
+   * Merges what the store knows into what is known here, and never replaces it; and tells the store what it lacks, before
+   * the mark says that it lacks nothing. So a store that came back empty, or as it was a while ago, revives nobody.
+   */
+  async #catchUp(): Promise<void> {
+    const entries = await this.#store.list(ENDED);
+    for (const entry of entries) this.#learn(entry);
+    const chunk: Promise<void>[] = [];
+    for (const { key, value, expires } of this.#ended.missingFrom(entries)) {
+      if (expires <= this.#options.now()) continue;
+      chunk.push(this.#store.put(key, value, expires));
+      if (chunk.length === CHUNK) await Promise.all(chunk.splice(0));
+    }
+    await Promise.all(chunk);
+    this.#setMark(await this.#store.mark(this.#mark));
   }
 
-  #learn({ key, expires }: Entry): void {
-    const ends = Math.ceil(expires.getTime() / 1000);
-    const [, person = '', below] = key.split(':');
-    if (key.startsWith(SESSION)) this.#learnSession(key.slice(SESSION.length), ends);
-    else if (key.startsWith(PERSON)) this.#learnCut(person, { below: Number(below), ends });
+  #setMark(mark: string): void {
+    if (this.#closed) return;
+    const before = this.#mark;
+    this.#mark = mark;
+    if (before === undefined || before === mark) return;
+    for (const watch of this.#watches.all()) this.#end(watch, revoked('the store of sessions has lost its memory'));
   }
 
-  #learnSession(id: string, ends: number): void {
-    this.#prune();
-    this.#revoked.set(id, ends);
-    for (const watch of this.#watches.get(id) ?? []) this.#end(watch, revoked());
+  #hearsEnough(): boolean {
+    const lag = this.#store.lag();
+    const stale = lag > this.#options.staleAfter;
+    if (stale !== this.#stale) this.#announce(stale);
+    return !stale || this.#options.allowStale;
   }
 
-  /** Looks at all watches: it is rare, and an index would cost each socket. */
-  #learnCut(person: string, cut: Cut): void {
-    this.#prune();
-    // Two may arrive in the wrong order, and of applications whose sessions last longer or shorter.
-    const known = this.#cuts.get(person) ?? { below: 0, ends: 0 };
-    const below = Math.max(cut.below, known.below);
-    this.#highest = Math.max(this.#highest, below);
-    this.#cuts.set(person, { below, ends: Math.max(cut.ends, known.ends) });
-    for (const watches of this.#watches.values()) {
-      for (const watch of watches) if (this.isRevoked(watch.handle)) this.#end(watch, revoked());
+  #announce(stale: boolean): void {
+    this.#stale = stale;
+    const { complain, allowStale, staleAfter } = this.#options;
+    const then = allowStale ? 'sessions are trusted all the same' : 'sessions are refused until it is heard again';
+    if (stale) complain(`nothing was heard of the store for ${staleAfter / 1000} s: ${then}`);
+    else complain('the store is heard again');
+  }
+
+  async #endAll(person: string, replaced: readonly string[] = []): Promise<void> {
+    this.#hold(person, 'cut');
+    await this.#tell(`all ${person}`, async () => {
+      const superseded = this.#ended.cutOf(person);
+      const number = await this.#store.next();
+      await this.#share(cutEntry(person, number, this.#after(LONGEST + SLACK), replaced));
+      this.#ended.release(person, 'cut');
+      this.#each.delete(person);
+      const needless = replaced.map((name) => sessionEntry(name, new Date(0)).key);
+      if (superseded !== undefined) needless.push(cutEntry(person, superseded, new Date(0)).key);
+      await Promise.all(needless.map((key) => this.#store.delete(key)));
+    });
+  }
+
+  /** Those that a person ended here one by one, and that are remembered still. */
+  #endedBy(person: string): readonly Each[] {
+    const now = this.#options.now().getTime();
+    if (Math.abs(now - this.#pruned) > 60_000) {
+      this.#pruned = now;
+      for (const [key, each] of this.#each) if (each.every(({ ends }) => ends <= now)) this.#each.delete(key);
+    }
+    return (this.#each.get(person) ?? []).filter(({ ends }) => ends > now);
+  }
+
+  /** Holds here at once, whenever the store gets to giving it a number. */
+  #hold(person: string, what: 'cut' | 'block'): void {
+    this.#ended.hold(person, what);
+    this.#endPerson();
+  }
+
+  async #put(entry: Entry): Promise<void> {
+    this.#learn(entry);
+    await this.#tell(entry.key, () => this.#store.put(entry.key, entry.value, entry.expires));
+  }
+
+  async #share(entry: Entry): Promise<void> {
+    await this.#store.put(entry.key, entry.value, entry.expires);
+    this.#learn(entry);
+  }
+
+  /** Tells the store; where that fails, again and again until it has heard. @throws what the store does the first time. */
+  async #tell(about: string, job: () => Promise<void>): Promise<void> {
+    // In the order in which they were said last.
+    this.#untold.delete(about);
+    try {
+      await job();
+    } catch (error) {
+      this.#untold.set(about, job);
+      this.#retryLater();
+      throw error;
     }
   }
 
-  /** Forgets, once a minute at most, revocations of sessions that are over anyway. */
-  #prune(): void {
-    const now = this.#second();
-    if (Math.abs(now - this.#pruned) < 60) return;
-    this.#pruned = now;
-    for (const [id, ends] of this.#revoked) if (ends <= now) this.#revoked.delete(id);
-    for (const [person, { ends }] of this.#cuts) if (ends <= now) this.#cuts.delete(person);
+  #retryLater(): void {
+    if (this.#closed) return;
+    this.#retry ??= setTimeout(() => this.#tellAgain(), RETRY_AFTER).unref();
+  }
+
+  async #tellAgain(): Promise<void> {
+    for (const [about, job] of this.#untold) {
+      try {
+        await job();
+        if (this.#untold.get(about) === job) this.#untold.delete(about);
+      } catch {
+        break;
+      }
+    }
+    this.#retry = undefined;
+    if (this.#untold.size > 0) this.#retryLater();
+  }
+
+  #learn(entry: Entry): void {
+    const { name, person } = this.#ended.learn(entry, this.#second());
+    if (name !== undefined) for (const watch of this.#watches.named(name)) this.#end(watch, revoked());
+    if (person !== undefined) this.#endPerson();
+  }
+
+  /** Looks at all watches: it is rare, and an index would cost each socket. */
+  #endPerson(): void {
+    for (const watch of this.#watches.all()) if (this.#ended.has(watch.handle)) this.#end(watch, revoked());
   }
 
   #end(watch: Watch, error: SessionError): void {
-    this.#forget(watch);
+    if (!this.#forget(watch)) return;
     try {
       watch.onEnd(error);
     } catch (mistake) {
@@ -168,45 +307,24 @@ export class LiveSessions {
     }
   }
 
-  #forget(watch: Watch): void {
-    remove(this.#watches, watch.handle.sessionId, watch);
-    remove(this.#due, watch.ends, watch);
-    if (this.#watches.size > 0) return;
-    clearInterval(this.#timer);
-    this.#timer = undefined;
+  #forget(watch: Watch): boolean {
+    const was = this.#watches.forget(watch);
+    if (this.#watches.size === 0) {
+      clearInterval(this.#timer);
+      this.#timer = undefined;
+    }
+    return was;
   }
 
-  /** The seconds in which something is due; after a jump of the clock, whichever list is the shorter one to walk. */
-  #dueBetween(from: number, to: number): number[] {
-    if (to - from > this.#due.size || to < from) return [...this.#due.keys()].filter((second) => second <= to);
-    return Array.from({ length: to - from + 1 }, (_, i) => from + i);
+  #after(seconds: number): Date {
+    return new Date(this.#options.now().getTime() + seconds * 1000);
   }
 
   #second(): number {
-    return Math.floor(this.#now().getTime() / 1000);
+    return Math.floor(this.#options.now().getTime() / 1000);
   }
 }
 
-export function revoked(why?: string): SessionError {
-  return new SessionError('ERR_SESSION_REVOKED', `the session was ended${why === undefined ? '' : `: ${why}`}`);
-}
-
-export function expired(): SessionError {
-  return new SessionError('ERR_SESSION_EXPIRED', 'the session is over: log in again');
-}
-
-/** Hashed, so that the store does not say who was logged out. */
-function personKey(wls: string, principal: string): string {
-  return digest(JSON.stringify([wls, principal]));
-}
-
-function add<K>(sets: Map<K, Set<Watch>>, key: K, watch: Watch): void {
-  const set = sets.get(key);
-  if (set) set.add(watch);
-  else sets.set(key, new Set([watch]));
-}
-
-function remove<K>(sets: Map<K, Set<Watch>>, key: K, watch: Watch): void {
-  const set = sets.get(key);
-  if (set?.delete(watch) && set.size === 0) sets.delete(key);
+function withSlack(ends: Date): Date {
+  return new Date(ends.getTime() + SLACK * 1000);
 }

@@ -1,14 +1,15 @@
 import { randomBytes } from 'node:crypto';
-import type { Entry, Store } from './store.js';
+import { type Entry, folderOf, type Store, type Subscriber } from './store.js';
 
 const SWEEP_EVERY = 60_000;
 
 /** The store of one process. It forgets all with the process, so a restart logs everyone out. */
 export class MemoryStore implements Store {
   readonly #mark = randomBytes(12).toString('base64url');
-  readonly #entries = new Map<string, Entry>();
+  /** By folder, then by key. */
+  readonly #folders = new Map<string | undefined, Map<string, Entry>>();
   readonly #spent = new Map<string, number>();
-  readonly #listeners = new Set<(entry: Entry) => void>();
+  readonly #subscribers = new Set<{ readonly folder: string; readonly subscriber: Subscriber }>();
   readonly #now: () => Date;
   #swept: number;
   #count = 0;
@@ -21,7 +22,7 @@ export class MemoryStore implements Store {
 
   /** How much it remembers just now. */
   get size(): number {
-    return this.#entries.size + this.#spent.size;
+    return [...this.#folders.values()].reduce((sum, { size }) => sum + size, this.#spent.size);
   }
 
   async mark(): Promise<string> {
@@ -43,37 +44,55 @@ export class MemoryStore implements Store {
   async put(key: string, value: string, expires: Date): Promise<void> {
     this.#sweep();
     const entry = { key, value, expires };
-    this.#entries.set(key, entry);
-    for (const listener of this.#listeners) listener(entry);
+    const name = folderOf(key);
+    const folder = this.#folders.get(name) ?? new Map<string, Entry>();
+    this.#folders.set(name, folder.set(key, entry));
+    for (const { folder: watched, subscriber } of this.#subscribers) if (watched === name) subscriber.changed(entry);
   }
 
   async get(key: string): Promise<string | undefined> {
-    const entry = this.#entries.get(key);
+    const entry = this.#folders.get(folderOf(key))?.get(key);
     return entry && entry.expires > this.#now() ? entry.value : undefined;
   }
 
   async take(key: string): Promise<string | undefined> {
     const value = this.get(key);
-    this.#entries.delete(key);
+    this.#forget(key);
     return value;
   }
 
   async delete(key: string): Promise<void> {
-    this.#entries.delete(key);
+    this.#forget(key);
   }
 
-  async list(prefix: string): Promise<Entry[]> {
+  async list(folder: string): Promise<Entry[]> {
     const now = this.#now();
-    return [...this.#entries.values()].filter(({ key, expires }) => key.startsWith(prefix) && expires > now);
+    return [...(this.#folders.get(folder)?.values() ?? [])].filter(({ expires }) => expires > now);
   }
 
-  async subscribe(onChange: (entry: Entry) => void): Promise<() => void> {
-    this.#listeners.add(onChange);
-    return () => this.#listeners.delete(onChange);
+  async subscribe(folder: string, subscriber: Subscriber): Promise<() => void> {
+    const subscription = { folder, subscriber };
+    const stop = () => void this.#subscribers.delete(subscription);
+    this.#subscribers.add(subscription);
+    await subscriber.missed().catch((error) => {
+      stop();
+      throw error;
+    });
+    return stop;
+  }
+
+  lag(): number {
+    return 0;
   }
 
   async close(): Promise<void> {
-    this.#listeners.clear();
+    this.#subscribers.clear();
+  }
+
+  #forget(key: string): void {
+    const name = folderOf(key);
+    const folder = this.#folders.get(name);
+    if (folder?.delete(key) && folder.size === 0) this.#folders.delete(name);
   }
 
   /** Forgets what has expired, now and then, as part of other work: no timer keeps the process alive. */
@@ -82,7 +101,9 @@ export class MemoryStore implements Store {
     if (now - this.#swept < SWEEP_EVERY && now >= this.#swept) return now;
     this.#swept = now;
     for (const [key, expires] of this.#spent) if (expires <= now) this.#spent.delete(key);
-    for (const [key, { expires }] of this.#entries) if (expires.getTime() <= now) this.#entries.delete(key);
+    for (const folder of this.#folders.values()) {
+      for (const [key, { expires }] of folder) if (expires.getTime() <= now) this.#forget(key);
+    }
     return now;
   }
 }

@@ -17,7 +17,9 @@ export interface Session {
   /** When the login service made the response. */
   readonly issue: number;
   readonly loggedIn: number;
-  /** When it ends, and why, as was settled at the login. */
+  /** When it was last used, to half of the idle time. */
+  readonly lastSeen: number;
+  /** When it ends however it is used, and why, as was settled at the login. */
   readonly expires: number;
   readonly because: EndsBecause;
   /** The mark of the store that knows of the session. */
@@ -26,13 +28,17 @@ export interface Session {
   readonly anchor: string;
 }
 
-/** Why a session ends when it does: its longest life here, or the life of the user's session at the login service. */
-export type EndsBecause = 'maxLife' | 'life';
+/**
+ * Why a session ends when it does: its longest life here, the life of the user's session at the login service, or that
+ * it was not used for so long. A token ends with its `ttl`.
+ */
+export type EndsBecause = 'maxLife' | 'life' | 'inactiveTimeout' | 'ttl';
 
+/** Durations are seconds. */
 export interface Lifetimes {
-  /** Seconds. */
   readonly maxLife: number;
   readonly useWlsLife: boolean;
+  readonly inactiveTimeout: number | undefined;
 }
 
 /** Who is logged in. */
@@ -44,10 +50,15 @@ export interface Auth {
   /** Names the session in logs and tables. It is not a credential. */
   readonly sessionId: string;
   /** The kind of credential that was shown. */
-  readonly via: 'cookie' | 'ticket';
+  readonly via: 'cookie' | 'ticket' | 'token';
+  /** What a token is good for; sessions are good for everything, and have none. */
+  readonly scopes?: readonly string[];
   readonly loggedInAt: Date;
-  /** Larger than the number of every login before. */
+  /** Larger than the number of every login before; infinite for a token, which no login made. */
   readonly login: number;
+  /** Names the sessions that end together with this one when the browser logs out; empty where it is alone. */
+  readonly group: string;
+  /** When it ends, unless it is used before. */
   readonly expires: Date;
   readonly expiresBecause: EndsBecause;
   /** How the user authenticated for this login; empty if the login service relied on `sso`. */
@@ -57,12 +68,9 @@ export interface Auth {
   readonly interactiveAt: Date | undefined;
 }
 
-/** What the application is told of a session. @param maxLife seconds, as configured now. */
-export function describe(session: Session, maxLife: number, via: Auth['via'] = 'cookie'): Auth {
-  const { principal, ptags, wls, id, login, issue, loggedIn, auth, sso, expires, because } = session;
-  // A shorter life than at the login holds at once. A longer one does not revive what was forgotten as over.
-  const longest = issue + maxLife * 1000;
-  const shortened = longest < expires;
+/** What the application is told of a session, by the lifetimes as they are configured now. */
+export function describe(session: Session, lifetimes: Lifetimes, via: Auth['via'] = 'cookie'): Auth {
+  const { principal, ptags, wls, id, login, issue, loggedIn, auth, sso, anchor } = session;
   return {
     principal,
     ptags,
@@ -71,12 +79,32 @@ export function describe(session: Session, maxLife: number, via: Auth['via'] = '
     via,
     loggedInAt: new Date(loggedIn),
     login,
-    expires: new Date(shortened ? longest : expires),
-    expiresBecause: shortened ? 'maxLife' : because,
+    group: anchor,
+    ...earliestEnd(session, lifetimes),
     auth,
     sso,
     interactiveAt: auth === '' ? undefined : new Date(issue),
   };
+}
+
+/** A shorter life than at the login holds at once. A longer one does not revive what was forgotten as over. */
+function earliestEnd(
+  { issue, expires, because, lastSeen }: Session,
+  { maxLife, inactiveTimeout }: Lifetimes,
+): Pick<Auth, 'expires' | 'expiresBecause'> {
+  const longest = issue + maxLife * 1000;
+  const idle = inactiveTimeout === undefined ? Number.POSITIVE_INFINITY : lastSeen + inactiveTimeout * 1000;
+  if (idle < expires && idle < longest) return { expires: new Date(idle), expiresBecause: 'inactiveTimeout' };
+  if (longest < expires) return { expires: new Date(longest), expiresBecause: 'maxLife' };
+  return { expires: new Date(expires), expiresBecause: because };
+}
+
+/**
+ * Whether the cookie is to say anew when it was last used: at half of the idle time, so that most requests set none. And
+ * where it was used in the future, for then the clock was put back.
+ */
+export function isRenewable({ lastSeen }: Session, { inactiveTimeout }: Lifetimes, now: number): boolean {
+  return inactiveTimeout !== undefined && Math.abs(now - lastSeen) >= inactiveTimeout * 500;
 }
 
 export function newSessionId(): string {
@@ -87,31 +115,38 @@ export function newSessionId(): string {
 export function sessionEnd(
   issue: number,
   life: number | undefined,
-  { maxLife, useWlsLife }: Lifetimes,
+  { maxLife, useWlsLife }: Omit<Lifetimes, 'inactiveTimeout'>,
 ): Pick<Session, 'expires' | 'because'> {
   if (useWlsLife && life !== undefined && life < maxLife) return { expires: issue + life * 1000, because: 'life' };
   return { expires: issue + maxLife * 1000, because: 'maxLife' };
 }
 
 export function sealSession(sealer: Sealer, session: Session): string {
-  const { id, principal, ptags, auth, sso, wls, login, issue, loggedIn, expires, because, mark, anchor } = session;
-  const values = [id, principal, ptags, auth, sso, wls, login, issue, loggedIn, expires, because, mark, anchor];
-  return sealer.seal(JSON.stringify(values));
+  const { id, principal, ptags, auth, sso, wls, login, issue, loggedIn, lastSeen, expires, because, mark, anchor } =
+    session;
+  const times = [issue, loggedIn - issue, lastSeen - issue, expires - issue];
+  return sealer.seal(JSON.stringify([id, principal, ptags, auth, sso, wls, login, ...times, because, mark, anchor]));
 }
 
-/** @throws SessionError ERR_SESSION_INVALID for what we did not make; ERR_SESSION_MISSING for a secret we do not have. */
+/** @throws SessionError ERR_SESSION_INVALID for what we did not make, or with a secret that we do not have. */
 export function openSession(sealer: Sealer, sealed: string): Session {
   const opened = sealer.open(sealed);
-  if (opened === 'invalid') throw new SessionError('ERR_SESSION_INVALID', 'the session cookie is not one of ours');
+  if (opened === 'invalid') throw notOurs('is not one that was made here', 'broken');
   if (opened === 'unknown') {
-    throw new SessionError(
-      'ERR_SESSION_MISSING',
-      'the session cookie was not made here: another application on this host uses its name too, or the secret changed',
+    throw notOurs(
+      'was not made here: the secret changed, or another application on this host uses its name too',
+      'foreign',
     );
   }
   // Whatever opens was sealed by us, so it has this form.
-  const [id, principal, ptags, auth, sso, wls, login, issue, loggedIn, expires, because, mark, anchor] = JSON.parse(
-    opened.text,
-  );
-  return { id, principal, ptags, auth, sso, wls, login, issue, loggedIn, expires, because, mark, anchor };
+  const [id, principal, ptags, auth, sso, wls, login, issue, loggedIn, lastSeen, expires, because, mark, anchor] =
+    JSON.parse(opened.text);
+  const times = { issue, loggedIn: issue + loggedIn, lastSeen: issue + lastSeen, expires: issue + expires };
+  return { id, principal, ptags, auth, sso, wls, login, ...times, because, mark, anchor };
+}
+
+function notOurs(what: string, cookie: SessionError['cookie']): SessionError {
+  const error = new SessionError('ERR_SESSION_INVALID', `the session cookie ${what}`);
+  error.cookie = cookie;
+  return error;
 }

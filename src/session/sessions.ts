@@ -1,11 +1,14 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { digest } from '../digest.js';
-import { SessionError } from '../errors.js';
-import { expired, LiveSessions, type OnEnd, revoked } from './live.js';
+import { SessionError, WebauthError } from '../errors.js';
+import { SessionList } from './list.js';
+import { LiveSessions } from './live.js';
+import { expired, revoked, storeAway } from './over.js';
 import type { Sealer } from './seal.js';
 import {
   type Auth,
   describe,
+  isRenewable,
   type Lifetimes,
   newSessionId,
   openSession,
@@ -15,16 +18,19 @@ import {
 } from './session.js';
 import type { Store } from './store.js';
 import { Tickets } from './tickets.js';
+import { blocked, Tokens } from './tokens.js';
+import type { OnEnd } from './watches.js';
 
 // Milliseconds.
 const RETRY_AFTER = 1000;
 const START_DEADLINE = 5000;
+/** For so long at least a browser's anchor is remembered as ended. */
+const DAY = 24 * 3600 * 1000;
 
 /** What sessions are made from. */
 export interface SessionsOptions {
-  readonly sealer: Sealer;
-  /** For what the store keeps of tickets. */
-  readonly ticketSealer: Sealer;
+  /** What seals things of that kind, under a key that is for nothing else. */
+  readonly sealerOf: (purpose: string) => Sealer;
   readonly store: Store;
   readonly lifetimes: Lifetimes;
   /** Name of the login service. */
@@ -32,6 +38,11 @@ export interface SessionsOptions {
   /** Origin and path of the application. */
   readonly place: string;
   readonly now: () => Date;
+  /** How old what this process knows of ended sessions may be: milliseconds; and whether to go on when it is older. */
+  readonly staleAfter: number;
+  readonly allowStale: boolean;
+  /** Whether to keep a list of people's sessions. */
+  readonly listed: boolean;
   /** Is told what fails in the store, since nobody else is. */
   readonly complain: (message: string) => void;
 }
@@ -45,69 +56,108 @@ export interface Beginning extends Pick<Session, 'principal' | 'ptags' | 'auth' 
 
 /** The sessions of one application. Each is in its cookie; what has to be remembered beside that is in the store. */
 export class Sessions {
+  readonly tokens: Tokens;
+  /** Where people's sessions are listed. */
+  readonly list: SessionList | undefined;
   readonly #options: SessionsOptions;
+  readonly #sealer: Sealer;
   readonly #live: LiveSessions;
   readonly #tickets: Tickets;
-  /** When sessions would have ended that end earlier because `maxLife` is shorter now: it may get longer again. */
-  readonly #longer = new WeakMap<Auth, Date>();
-  #mark: string | undefined;
+  /** Of those that may end before what was settled at the login, all that their cookies say. */
+  readonly #whole = new WeakMap<Auth, Session>();
   #retry: NodeJS.Timeout | undefined;
   #closed = false;
-  /** Resolves once the store has first been asked, whether or not it answered; until it does, nobody has a session. */
+  /**
+   * Resolves once the store has been heard, or not for some seconds; until it is, nobody has a session. Rejects if the
+   * store cannot be used as it is configured.
+   */
   readonly ready: Promise<void>;
 
   constructor(options: SessionsOptions) {
+    const { sealerOf, store, now, place, wls, staleAfter, allowStale, complain } = options;
     this.#options = options;
-    this.#live = new LiveSessions(options.store, options.now);
-    this.#tickets = new Tickets(options.store, options.now, options.ticketSealer, options.place);
+    this.#sealer = sealerOf('session');
+    this.#live = new LiveSessions({ store, now, staleAfter, allowStale, complain });
+    this.#tickets = new Tickets(store, now, sealerOf('ticket'), place);
+    const ask = <T>(work: () => Promise<T>) => this.#ask(work);
+    const shared = { store, live: this.#live, now, place, wls, ask };
+    this.tokens = new Tokens({ ...shared, sealer: sealerOf('token') });
+    const { inactiveTimeout } = options.lifetimes;
+    this.list = options.listed ? new SessionList({ ...shared, sealer: sealerOf('list'), inactiveTimeout }) : undefined;
     this.ready = this.#start();
+    // Who waits for it hears of it; the log does anyway.
+    this.ready.catch(() => {});
   }
 
   /**
    * @param anchor what the browser's anchor cookie will hold, where there is one.
-   * @throws SessionError if the store cannot be reached.
+   * @throws SessionError if the store cannot be reached; AuthorisationError if the person is blocked.
    */
   async begin({ principal, ptags, auth, sso, issue, life }: Beginning, anchor?: string): Promise<Session> {
-    await this.#settled();
+    await this.ready.catch(() => {});
     const { wls, store, lifetimes, now } = this.#options;
-    const mark = this.#known();
+    const mark = this.#live.mark();
+    if (this.#live.isBlocked(wls, principal)) throw blocked(principal);
+    if (this.#live.isFull) throw tooMuchEnded();
     const who = { id: newSessionId(), principal, ptags, auth, sso, wls };
+    const begun = now().getTime();
+    const times = { issue: issue.getTime(), loggedIn: begun, lastSeen: begun };
+    const end = sessionEnd(times.issue, life, lifetimes);
     const login = await this.#ask(() => store.next());
-    const times = { issue: issue.getTime(), loggedIn: now().getTime() };
-    return { ...who, login, ...times, ...sessionEnd(times.issue, life, lifetimes), mark, anchor: anchorOf(anchor) };
+    const session = { ...who, login, ...times, ...end, mark, anchor: anchorOf(anchor) };
+    if (anchor !== undefined) await this.#ask(() => this.#join(session));
+    return session;
   }
 
   seal(session: Session): string {
-    return sealSession(this.#options.sealer, session);
+    return sealSession(this.#sealer, session);
   }
 
   describe(session: Session, via: Auth['via'] = 'cookie'): Auth {
-    return describe(session, this.#options.lifetimes.maxLife, via);
+    const auth = describe(session, this.#options.lifetimes, via);
+    if (auth.expires.getTime() < session.expires) this.#whole.set(auth, session);
+    return auth;
   }
 
   /** @throws SessionError if there is no live session in the cookie. */
   open(cookie: string | undefined, anchor?: string): Auth {
-    return this.#check(this.#read(cookie, anchor), 'cookie');
+    return this.#check(this.#read(cookie), 'cookie', anchorOf(anchor));
+  }
+
+  /** What a cookie says, whatever has become of the session. @throws SessionError if we did not make it. */
+  peek(cookie: string): Auth {
+    return this.describe(openSession(this.#sealer, cookie));
+  }
+
+  /** The same session as just used, and the cookie that says so; undefined where that need not be said. */
+  renew(auth: Auth): { readonly auth: Auth; readonly cookie: string } | undefined {
+    const { lifetimes, now: clock } = this.#options;
+    const session = lifetimes.inactiveTimeout === undefined ? undefined : this.#whole.get(auth);
+    const now = clock().getTime();
+    if (session === undefined || !isRenewable(session, lifetimes, now)) return undefined;
+    const renewed = { ...session, lastSeen: now };
+    return { auth: this.describe(renewed, auth.via), cookie: this.seal(renewed) };
   }
 
   async makeTicket(
     cookie: string | undefined,
     anchor?: string,
   ): Promise<{ readonly ticket: string; readonly expires: Date }> {
-    const session = this.#read(cookie, anchor);
-    this.#check(session, 'cookie');
+    const session = this.#read(cookie);
+    this.#check(session, 'cookie', anchorOf(anchor));
     return this.#ask(() => this.#tickets.make(session));
   }
 
   async takeTicket(ticket: string): Promise<Auth> {
-    this.#known();
-    return this.#check(await this.#ask(() => this.#tickets.take(ticket)), 'ticket');
+    this.#live.mark();
+    const session = await this.#ask(() => this.#tickets.take(ticket));
+    return this.#check(session, 'ticket', session.anchor);
   }
 
   /** @throws SessionError if the session, which was open before, has ended meanwhile. */
   recheck(auth: Auth): void {
-    if (this.#live.isRevoked(auth)) throw revoked();
-    if (auth.expires.getTime() <= this.#options.now().getTime()) throw expired();
+    if (this.#live.isEnded(auth)) throw revoked();
+    if (auth.expires.getTime() <= this.#options.now().getTime()) throw expired(auth.expiresBecause);
   }
 
   /** Uses a key up: true the first time. */
@@ -115,70 +165,110 @@ export class Sessions {
     return this.#ask(() => this.#options.store.spend(key, expires));
   }
 
+  /** Ends one session, and no other of the browser's. */
   async revoke(auth: Auth): Promise<void> {
-    const ends = this.#longer.get(auth) ?? auth.expires;
-    await this.#ask(() => this.#live.revoke(auth.sessionId, ends));
+    await this.#ask(() => this.#live.end(auth, this.endOf(auth)));
   }
 
-  /** @param ends when the last session of the person would end by itself. */
-  async revokeAll(principal: string, ends: Date): Promise<void> {
-    await this.#ask(() => this.#live.revokeAll(this.#options.wls, principal, ends));
+  /**
+   * Ends a session, and those of other applications that share the browser's anchor with it.
+   * @throws SessionError if the store cannot be told: it is, as soon as it can be.
+   */
+  async logOut(auth: Auth): Promise<void> {
+    const { group } = auth;
+    const ends = group === '' ? this.endOf(auth) : await this.#groupEnd(auth);
+    try {
+      await this.#ask(() => (group === '' ? this.#live.end(auth, ends) : this.#live.endNamed(group, ends)));
+    } catch {
+      throw storeAway('the session is ended here, and other machines may not know it yet');
+    }
+  }
+
+  /** Ends all sessions of a person. */
+  async revokeAll(principal: string): Promise<void> {
+    await this.#ask(() => this.#live.endAll(this.#options.wls, principal));
+  }
+
+  async block(principal: string, blocks: boolean): Promise<void> {
+    await this.#ask(() => this.#live.block(this.#options.wls, principal, blocks));
+  }
+
+  /** Whether a browser's anchor was ended, by logging out: then it may not be bound to again. */
+  isSpent(anchor: string): boolean {
+    return this.#live.isNamedEnded(anchorOf(anchor));
+  }
+
+  /** When a session ends however it is used: what its `expires` said at the login. */
+  endOf(auth: Auth): Date {
+    const session = this.#whole.get(auth);
+    return session === undefined ? auth.expires : new Date(session.expires);
   }
 
   watch(auth: Auth, onEnd: OnEnd): () => void {
-    return this.#live.watch(auth, auth.expires, onEnd);
+    return this.#live.watch(auth, auth.expires, auth.expiresBecause, onEnd);
   }
 
   stop(): void {
     this.#closed = true;
-    // Who hears of no revocations must not let anybody in.
-    this.#mark = undefined;
     this.#live.stop();
     clearTimeout(this.#retry);
   }
 
   async #start(): Promise<void> {
+    const deadline = new AbortController();
+    const late = delay(START_DEADLINE, 'late', { ref: false, signal: deadline.signal }).catch(() => {});
+    const first = await Promise.race([this.#hear(), late]).finally(() => deadline.abort());
+    if (first === 'late' && !this.#closed) this.#complainAway('it has not answered yet');
+  }
+
+  /** @throws TypeError if the store cannot be used as it is configured. */
+  async #hear(): Promise<void> {
     try {
       await this.#live.start();
-      const mark = await this.#options.store.mark();
-      if (this.#closed) this.#live.stop();
-      else this.#mark = mark;
     } catch (error) {
-      this.#options.complain(`the store cannot be reached: ${(error as Error).message}`);
-      if (!this.#closed) this.#retry = setTimeout(() => this.#start(), RETRY_AFTER).unref();
+      this.#complainAway((error as Error).message);
+      if (error instanceof TypeError) throw error;
+      if (!this.#closed) this.#retry = setTimeout(() => this.#hear().catch(() => {}), RETRY_AFTER).unref();
     }
   }
 
-  /** Waits for the store, right after the start, but not for ever. */
-  async #settled(): Promise<void> {
-    if (this.#mark !== undefined) return;
-    const deadline = new AbortController();
-    const late = delay(START_DEADLINE, undefined, { ref: false, signal: deadline.signal }).catch(() => {});
-    await Promise.race([this.ready, late]);
-    deadline.abort();
+  #complainAway(why: string): void {
+    this.#options.complain(`the store cannot be reached: ${why}`);
   }
 
-  #read(cookie: string | undefined, anchor: string | undefined): Session {
+  #read(cookie: string | undefined): Session {
     if (cookie === undefined) throw new SessionError('ERR_SESSION_MISSING', 'nobody is logged in');
-    this.#known();
-    const session = openSession(this.#options.sealer, cookie);
-    if (session.anchor === anchorOf(anchor)) return session;
-    throw new SessionError('ERR_SESSION_INVALID', 'the session cookie was made for another browser');
+    // Without the store nothing can be said of any session.
+    this.#live.mark();
+    return openSession(this.#sealer, cookie);
   }
 
-  #check(session: Session, via: Auth['via']): Auth {
+  #check(session: Session, via: Auth['via'], anchor: string): Auth {
     if (session.wls !== this.#options.wls) throw revoked('it was begun with another login service');
-    if (session.mark !== this.#mark) throw revoked('the application was restarted, or its processes share no store');
+    if (session.mark !== this.#live.mark()) {
+      throw revoked('the application was restarted, or its processes share no store');
+    }
     const auth = this.describe(session, via);
     this.recheck(auth);
-    if (auth.expires.getTime() < session.expires) this.#longer.set(auth, new Date(session.expires));
+    if (session.anchor !== anchor) throw unbound(anchor);
     return auth;
   }
 
-  /** The store's mark. Without it, nothing can be said of any session. */
-  #known(): string {
-    if (this.#mark === undefined) throw storeAway();
-    return this.#mark;
+  /** Remembers that a session is bound to an anchor, and for how long. */
+  async #join({ id, anchor, expires }: Session): Promise<void> {
+    await this.#options.store.put(`anchor.${anchor}:${digest(id)}`, '', new Date(expires));
+  }
+
+  /** When the last session ends that is bound to the same anchor, of whichever application. */
+  async #groupEnd(auth: Auth): Promise<Date> {
+    const ends = [this.endOf(auth).getTime(), this.#options.now().getTime() + DAY];
+    try {
+      const bound = await this.#ask(() => this.#options.store.list(`anchor.${auth.group}`));
+      ends.push(...bound.map(({ expires }) => expires.getTime()));
+    } catch {
+      // It ends here at once; what the store was not asked cannot be known.
+    }
+    return new Date(Math.max(...ends));
   }
 
   /** Whatever fails in a store is told to the log, and to nobody else. */
@@ -186,7 +276,7 @@ export class Sessions {
     try {
       return await work();
     } catch (error) {
-      if (error instanceof SessionError) throw error;
+      if (error instanceof WebauthError) throw error;
       this.#options.complain(`the store failed: ${(error as Error).message}`);
       throw storeAway();
     }
@@ -197,6 +287,18 @@ function anchorOf(held: string | undefined): string {
   return held === undefined ? '' : digest(held);
 }
 
-function storeAway(): SessionError {
-  return new SessionError('ERR_STORE_UNAVAILABLE', 'the store of sessions cannot be reached: try again in a moment');
+/** Without it the browser has logged out elsewhere, or it is not this browser's session; with another, it is not ours. */
+function unbound(anchor: string): SessionError {
+  if (anchor === '')
+    return new SessionError('ERR_SESSION_MISSING', 'the session belongs to a cookie that is not there');
+  const error = new SessionError('ERR_SESSION_INVALID', 'the session cookie was made for another browser');
+  error.cookie = 'broken';
+  return error;
+}
+
+function tooMuchEnded(): SessionError {
+  return new SessionError(
+    'ERR_LIMIT_REACHED',
+    'so many sessions were ended lately that no more can begin: try again later',
+  );
 }

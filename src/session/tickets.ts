@@ -42,12 +42,21 @@ export class Tickets {
   /** Uses a ticket up. @throws SessionError ERR_TOKEN_INVALID if it is none, or was used, or is too old. */
   async take(ticket: string): Promise<Session> {
     const kept = ticketShape.test(ticket) ? await this.#store.take(this.#key(ticket)) : undefined;
-    if (kept !== undefined) {
-      const session = openSession(this.#sealer, kept);
-      this.#live.get(session.id)?.shift();
-      return session;
+    const session = kept === undefined ? undefined : this.#open(kept);
+    if (session === undefined) {
+      throw new SessionError('ERR_TOKEN_INVALID', `this is no ticket, or it was used, or is over ${TICKET_LIFE} s old`);
     }
-    throw new SessionError('ERR_TOKEN_INVALID', `this is no ticket, or it was used, or is over ${TICKET_LIFE} s old`);
+    this.#live.get(session.id)?.shift();
+    return session;
+  }
+
+  #open(kept: string): Session | undefined {
+    try {
+      return openSession(this.#sealer, kept);
+    } catch {
+      // Whatever is in the store, we did not seal it as a ticket.
+      return undefined;
+    }
   }
 
   #count(id: string, expires: number): void {
@@ -61,7 +70,7 @@ export class Tickets {
   }
 
   #key(ticket: string): string {
-    return `ticket:${digest(JSON.stringify([this.#place, ticket]))}`;
+    return `ticket.${digest(JSON.stringify([this.#place, ticket]))}`;
   }
 
   /** Forgets, each half minute at most, the sessions whose tickets are over. */

@@ -158,6 +158,7 @@ function describe(error: unknown): { status: number; code: string; message: stri
 const upgradeRules: Rules<UpgradeOptions> = {
   principals: restriction(texts),
   ptags: restriction(texts),
+  scopes: restriction(texts),
   origins: originList,
 };
 const pathRule: Rule = [

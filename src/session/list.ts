@@ -1,0 +1,131 @@
+import { digest } from '../digest.js';
+import type { LiveSessions } from './live.js';
+import type { Sealer } from './seal.js';
+import type { Auth } from './session.js';
+import type { Store } from './store.js';
+
+/** A session, as its person can be shown it. */
+export interface ListedSession {
+  /** Names the session; a hash, and not a credential. */
+  readonly handle: string;
+  readonly created: Date;
+  /** To the minute. */
+  readonly lastSeen: Date;
+  readonly expires: Date;
+  /** What the browser says that it is: at most 200 characters, and anything at all. */
+  readonly userAgent: string;
+  /** Whether it is the one that asks. */
+  readonly current: boolean;
+}
+
+/** What is kept of one. Instants are milliseconds. */
+interface Kept extends Pick<Auth, 'sessionId' | 'group' | 'login'> {
+  readonly created: number;
+  readonly lastSeen: number;
+  readonly expires: number;
+  readonly userAgent: string;
+}
+
+export interface SessionListOptions {
+  readonly store: Store;
+  readonly live: LiveSessions;
+  readonly sealer: Sealer;
+  readonly now: () => Date;
+  readonly place: string;
+  readonly wls: string;
+  /** Seconds. */
+  readonly inactiveTimeout: number | undefined;
+  readonly ask: <T>(work: () => Promise<T>) => Promise<T>;
+}
+
+/** How often it is written that a session is in use: milliseconds. */
+const SEEN_EVERY = 60_000;
+const MAX_AGENT = 200;
+
+/** People's sessions, as they may see and end them. The store has what is known of them sealed. */
+export class SessionList {
+  readonly #options: SessionListOptions;
+  /** When each was last written by this process: milliseconds. */
+  readonly #written = new Map<string, number>();
+  #pruned = 0;
+
+  constructor(options: SessionListOptions) {
+    this.#options = options;
+  }
+
+  /** @param ends when the session ends however it is used. @param userAgent the browser's own word for itself. */
+  note(auth: Auth, ends: Date, userAgent = ''): void {
+    const { now, ask } = this.#options;
+    const time = now().getTime();
+    if (Math.abs(time - (this.#written.get(auth.sessionId) ?? Number.NEGATIVE_INFINITY)) < SEEN_EVERY) return;
+    this.#prune(time);
+    this.#written.set(auth.sessionId, time);
+    const { sessionId, group, login } = auth;
+    const times = { created: auth.loggedInAt.getTime(), lastSeen: time, expires: ends.getTime() };
+    const kept = { sessionId, group, login, ...times, userAgent: userAgent.slice(0, MAX_AGENT) };
+    // Nobody waits for it; what fails is in the log.
+    ask(() => this.#keep(auth.principal, kept)).catch(() => {});
+  }
+
+  /** The live sessions of a person, the one used last first. @param asking the session that asks. */
+  async list(principal: string, asking?: Auth): Promise<ListedSession[]> {
+    const { store, live, wls, ask } = this.#options;
+    const entries = await ask(() => store.list(this.#folder(principal)));
+    return entries
+      .map(({ value }) => this.#open(value))
+      .filter((kept) => kept !== undefined)
+      .filter((kept) => !live.isEnded({ ...kept, wls, principal }) && !this.#isIdle(kept))
+      .sort((a, b) => b.lastSeen - a.lastSeen)
+      .map((kept) => show(kept, asking));
+  }
+
+  /** Ends one of a person's sessions everywhere. @returns whether they have one of that handle. */
+  async revoke(principal: string, handle: string): Promise<boolean> {
+    const { store, live, ask } = this.#options;
+    const session = (await this.list(principal)).find((one) => one.handle === handle);
+    if (session === undefined) return false;
+    await ask(async () => {
+      await live.endNamed(handle, session.expires);
+      await store.delete(`${this.#folder(principal)}:${handle}`);
+    });
+    return true;
+  }
+
+  async #keep(principal: string, kept: Kept): Promise<void> {
+    const { sealer, store } = this.#options;
+    const key = `${this.#folder(principal)}:${digest(kept.sessionId)}`;
+    await store.put(key, sealer.seal(JSON.stringify(kept)), new Date(kept.expires));
+  }
+
+  #open(sealed: string): Kept | undefined {
+    const opened = this.#options.sealer.open(sealed);
+    return typeof opened === 'string' ? undefined : (JSON.parse(opened.text) as Kept);
+  }
+
+  #isIdle({ lastSeen }: Kept): boolean {
+    const { inactiveTimeout = Number.POSITIVE_INFINITY, now } = this.#options;
+    return now().getTime() - lastSeen > inactiveTimeout * 1000 + SEEN_EVERY;
+  }
+
+  #folder(principal: string): string {
+    const { place, wls } = this.#options;
+    return `sessions.${digest(JSON.stringify([place, wls, principal]))}`;
+  }
+
+  #prune(now: number): void {
+    if (Math.abs(now - this.#pruned) < SEEN_EVERY) return;
+    this.#pruned = now;
+    for (const [id, written] of this.#written) if (Math.abs(now - written) >= SEEN_EVERY) this.#written.delete(id);
+  }
+}
+
+function show({ sessionId, created, lastSeen, expires, userAgent }: Kept, asking: Auth | undefined): ListedSession {
+  return {
+    handle: digest(sessionId),
+    created: new Date(created),
+    lastSeen: new Date(lastSeen),
+    expires: new Date(expires),
+    userAgent,
+    current: asking?.sessionId === sessionId,
+  };
+}

@@ -1,0 +1,362 @@
+import { randomBytes } from 'node:crypto';
+import { chmodSync, closeSync, existsSync, mkdirSync, openSync, readSync, rmSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { join, resolve } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { callable, checkOptions, isText, type Rules, restriction } from '../options.js';
+import { type Entry, folderOf, type Store, type Subscriber } from './store.js';
+
+// Not by an import: the package's own types are not in order, and would stop the compiler.
+const { open } = createRequire(import.meta.url)('lmdb') as { readonly open: (options: object) => Database };
+
+// Milliseconds.
+const POLL_EVERY = 250;
+const ASK_AGAIN_AFTER = 1000;
+const CHECK_READERS_EVERY = 60_000;
+/** How many records that have expired each write takes away: more than it adds. */
+const SWEPT_BY_WRITE = 10;
+
+export interface LmdbStoreOptions {
+  /** A folder for the files of the store; made if it is missing. Its processes name the same one. */
+  readonly path: string;
+  /** The clock; the system's by default. */
+  readonly now?: () => Date;
+}
+
+const rules: Rules<LmdbStoreOptions> = {
+  path: restriction([(value) => isText(value) && /^[^\0]+$/.test(value), 'is the path of a folder']),
+  now: callable,
+};
+
+/** The name of a record: of an entry with its folder, or of a key that was spent. */
+type Name = ['entry', string | false, string] | ['spent', string];
+
+/** What is kept of an entry; `change` is the number under which it is listed as changed. */
+type Kept = [value: string, expires: number, change: number];
+
+type Key = string | readonly (string | number | boolean | Uint8Array)[];
+
+interface Range {
+  readonly start: Key;
+  readonly end: Key;
+  readonly limit?: number;
+}
+
+/** What we use of the package. A read or a range sees one state of the files, and in a transaction its own. */
+interface Database {
+  get<T>(key: Key): T | undefined;
+  put(key: Key, value: unknown): unknown;
+  remove(key: Key): unknown;
+  getKeys(range: Range): Iterable<readonly unknown[]>;
+  getRange<T>(range: Range): Iterable<{ readonly key: readonly unknown[]; readonly value: T }>;
+  transactionSync<T>(run: () => T): T;
+  /** Makes the next read see what was written meanwhile. */
+  resetReadTxn(): void;
+  readerCheck(): number;
+  close(): Promise<void>;
+}
+
+interface Subscription {
+  readonly folder: string;
+  readonly subscriber: Subscriber;
+}
+
+/** A change that waits for the next transaction. */
+interface Write {
+  readonly run: () => unknown;
+  readonly resolve: (result: never) => void;
+  readonly reject: (error: Error) => void;
+}
+
+/**
+ * The store of the processes of one machine, in files on a local disk: not on a network file system, and not shared by
+ * containers that number their processes apart. What was answered is on the disk, so it survives a crash.
+ *
+ * Beside the entries and the spent keys there are two indexes: of entries by the number of their last change, from which
+ * the others learn what is new, and of everything by when it expires.
+ */
+export class LmdbStore implements Store {
+  readonly #path: string;
+  readonly #now: () => Date;
+  readonly #db: Database;
+  readonly #subscriptions = new Set<Subscription>();
+  #writes: Write[] = [];
+  /** The number of the last change that subscribers were told. */
+  #seen = 0;
+  /** How many subscribers have not learnt yet what there was before. */
+  #learning = 0;
+  #checked: number;
+  #timer: NodeJS.Timeout | undefined;
+  #closed: Promise<void> | undefined;
+
+  /**
+   * @throws TypeError for wrong options.
+   * @throws Error if the files cannot be opened.
+   */
+  constructor(options: LmdbStoreOptions) {
+    checkOptions('new LmdbStore', options, rules);
+    const { path, now = () => new Date() } = options;
+    if (path === undefined) throw new TypeError('path is missing: give a folder on a local disk for the files');
+    this.#path = resolve(path);
+    this.#now = now;
+    this.#checked = now().getTime();
+    try {
+      this.#db = openFiles(this.#path);
+    } catch (error) {
+      throw this.#failure(error, 'cannot be opened');
+    }
+  }
+
+  async mark(): Promise<string> {
+    return this.#read(() => String(this.#db.get('mark')));
+  }
+
+  async next(): Promise<number> {
+    return this.#write(() => this.#count('count'));
+  }
+
+  async spend(key: string, expires: Date): Promise<boolean> {
+    return this.#write(() => {
+      const name: Name = ['spent', key];
+      const before = this.#db.get<number>(name);
+      if (before !== undefined && before > this.#now().getTime()) return false;
+      this.#forget(name);
+      this.#keep(name, expires.getTime(), expires.getTime());
+      return true;
+    });
+  }
+
+  async put(key: string, value: string, expires: Date): Promise<void> {
+    return this.#write(() => {
+      const name = nameOf(key);
+      this.#forget(name);
+      const change = this.#count('changes');
+      const kept: Kept = [value, expires.getTime(), change];
+      this.#keep(name, kept, expires.getTime());
+      this.#db.put(['change', change], key);
+    });
+  }
+
+  async get(key: string): Promise<string | undefined> {
+    return this.#read(() => this.#live(key));
+  }
+
+  async take(key: string): Promise<string | undefined> {
+    return this.#write(() => {
+      const value = this.#live(key);
+      this.#forget(nameOf(key));
+      return value;
+    });
+  }
+
+  async delete(key: string): Promise<void> {
+    return this.#write(() => this.#forget(nameOf(key)));
+  }
+
+  async list(folder: string): Promise<Entry[]> {
+    return this.#read(() => {
+      // No text has such a byte, so no name of the folder comes after it.
+      const end = ['entry', folder, Buffer.of(0xff)];
+      const found = Array.from(this.#db.getRange<Kept>({ start: ['entry', folder], end }));
+      const now = this.#now();
+      return found.map(({ key, value }) => entryOf(String(key.at(-1)), value)).filter(isLive(now));
+    });
+  }
+
+  async subscribe(folder: string, subscriber: Subscriber): Promise<() => void> {
+    // What changes from here on is told: twice, if it is listed too.
+    this.#read(() => this.#tell());
+    const subscription = { folder, subscriber };
+    this.#subscriptions.add(subscription);
+    this.#timer ??= setInterval(() => this.lag(), POLL_EVERY).unref();
+    this.#learning += 1;
+    await this.#teach(subscriber);
+    this.#learning -= 1;
+    return () => this.#subscriptions.delete(subscription);
+  }
+
+  lag(): number {
+    try {
+      this.#read(() => this.#tell());
+      return this.#learning === 0 ? 0 : Number.POSITIVE_INFINITY;
+    } catch {
+      return Number.POSITIVE_INFINITY;
+    }
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return this.#closed;
+    this.#commit();
+    clearInterval(this.#timer);
+    this.#subscriptions.clear();
+    this.#closed = this.#db.close();
+    return this.#closed;
+  }
+
+  /** The number after the last one of a counter. */
+  #count(counter: 'count' | 'changes'): number {
+    const number = (this.#db.get<number>(counter) ?? 0) + 1;
+    this.#db.put(counter, number);
+    return number;
+  }
+
+  #live(key: string): string | undefined {
+    const kept = this.#db.get<Kept>(nameOf(key));
+    return kept && kept[1] > this.#now().getTime() ? kept[0] : undefined;
+  }
+
+  #keep(name: Name, what: Kept | number, expires: number): void {
+    this.#db.put(name, what);
+    this.#db.put(['expiry', expires, ...name], true);
+  }
+
+  /** Takes a record away, and what the indexes have of it. */
+  #forget(name: Name): void {
+    const kept = this.#db.get<Kept | number>(name);
+    if (kept === undefined) return;
+    const [expires, change] = typeof kept === 'number' ? [kept] : [kept[1], kept[2]];
+    this.#db.remove(name);
+    this.#db.remove(['expiry', expires, ...name]);
+    if (change !== undefined) this.#db.remove(['change', change]);
+  }
+
+  #sweep(limit: number): void {
+    const end = ['expiry', this.#now().getTime() + 1];
+    const due = Array.from(this.#db.getKeys({ start: ['expiry'], end, limit }));
+    for (const key of due) this.#forget(key.slice(2) as Name);
+  }
+
+  #read<T>(look: () => T): T {
+    if (this.#closed) throw this.#failure(new Error('it was closed'));
+    try {
+      return look();
+    } catch (error) {
+      throw this.#failure(error);
+    } finally {
+      // The next look has to see what other processes wrote meanwhile.
+      this.#db.resetReadTxn();
+    }
+  }
+
+  /** What comes at the same time shares a transaction, since waiting for the disk takes longest. */
+  async #write<T>(run: () => T): Promise<T> {
+    if (this.#closed) throw this.#failure(new Error('it was closed'));
+    return new Promise<T>((resolve, reject) => {
+      this.#writes.push({ run, resolve, reject });
+      if (this.#writes.length === 1) setImmediate(() => this.#commit());
+    });
+  }
+
+  #commit(): void {
+    const writes = this.#writes;
+    this.#writes = [];
+    if (writes.length === 0) return;
+    this.#transact(writes);
+    // Before anybody hears that it is done. Who cannot be told now is told by the timer.
+    this.lag();
+  }
+
+  /** Synchronously: where the disk is full, the asynchronous transactions of the package reject what nobody can catch. */
+  #transact(writes: readonly Write[]): void {
+    try {
+      this.#checkReaders();
+      const results = this.#db.transactionSync(() => {
+        this.#sweep(SWEPT_BY_WRITE * writes.length);
+        return writes.map(({ run }) => run());
+      });
+      for (const [i, { resolve }] of writes.entries()) resolve(results[i] as never);
+    } catch (error) {
+      // One that cannot be done must not take the others with it.
+      if (writes.length > 1) for (const write of writes) this.#transact([write]);
+      else writes[0]?.reject(this.#failure(error));
+    }
+  }
+
+  /** Without this, a process that was killed while it read would keep the files from using space again. */
+  #checkReaders(): void {
+    const now = this.#now().getTime();
+    if (now - this.#checked < CHECK_READERS_EVERY && now >= this.#checked) return;
+    this.#checked = now;
+    this.#db.readerCheck();
+  }
+
+  /** Tells subscribers what was changed, by whichever process, since they were last told. */
+  #tell(): void {
+    const last = this.#db.get<number>('changes') ?? 0;
+    if (last === this.#seen) return;
+    const changed = this.#subscriptions.size === 0 ? [] : this.#changes(this.#seen + 1);
+    this.#seen = last;
+    for (const entry of changed) {
+      const folder = folderOf(entry.key);
+      for (const { folder: watched, subscriber } of this.#subscriptions)
+        if (watched === folder) subscriber.changed(entry);
+    }
+  }
+
+  #changes(from: number): Entry[] {
+    const range = { start: ['change', from], end: ['change', Number.POSITIVE_INFINITY] };
+    const keys = Array.from(this.#db.getRange<string>(range), ({ value }) => value);
+    return keys.map((key) => entryOf(key, this.#db.get(nameOf(key)) as Kept));
+  }
+
+  async #teach(subscriber: Subscriber): Promise<void> {
+    for (;;) {
+      try {
+        return await subscriber.missed();
+      } catch (error) {
+        if (this.#closed) throw error;
+        await delay(ASK_AGAIN_AFTER, undefined, { ref: false });
+      }
+    }
+  }
+
+  #failure(cause: unknown, what = 'failed'): Error {
+    return new Error(`the store in ${this.#path} ${what}: ${(cause as Error).message}`, { cause });
+  }
+}
+
+function nameOf(key: string): Name {
+  return ['entry', folderOf(key) ?? false, key];
+}
+
+function entryOf(key: string, [value, expires]: Kept): Entry {
+  return { key, value, expires: new Date(expires) };
+}
+
+function isLive(now: Date): (entry: Entry) => boolean {
+  return ({ expires }) => expires > now;
+}
+
+function openFiles(path: string): Database {
+  mkdirSync(path, { recursive: true, mode: 0o700 });
+  checkRoom(join(path, `room-${process.pid}`));
+  checkHead(join(path, 'data.mdb'));
+  const mode = 0o600;
+  const db = open({ path, noSubdir: false, overlappingSync: false, permissionsMode: mode });
+  for (const file of ['data.mdb', 'lock.mdb']) chmodSync(join(path, file), mode);
+  db.transactionSync(() => {
+    if (db.get('mark') === undefined) db.put('mark', randomBytes(12).toString('base64url'));
+  });
+  return db;
+}
+
+/** The package maps a file into memory before it has room on the disk: where there is none, the process would be killed. */
+function checkRoom(file: string): void {
+  try {
+    writeFileSync(file, new Uint8Array(65_536));
+  } finally {
+    rmSync(file, { force: true });
+  }
+}
+
+/** The package crashes, and its process with it, when it is to open what is no file of its own. */
+function checkHead(file: string): void {
+  if (!existsSync(file)) return;
+  const head = Buffer.alloc(32);
+  const descriptor = openSync(file, 'r');
+  const length = readSync(descriptor, head);
+  closeSync(descriptor);
+  // A file that was only just made has nothing in it yet. Otherwise: LMDB's number for its files, and their version.
+  if (length === 0 || head.subarray(24).equals(Buffer.from('dec0efbe02000000', 'hex'))) return;
+  throw new Error(`${file} was not made by it: name a folder of its own`);
+}

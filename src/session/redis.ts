@@ -1,0 +1,523 @@
+import { randomBytes } from 'node:crypto';
+import { setTimeout as delay } from 'node:timers/promises';
+import { createClient } from 'redis';
+import { callable, checkOptions, isText, type Rules, text } from '../options.js';
+import { type Entry, folderOf, type Store, type Subscriber } from './store.js';
+
+// Milliseconds.
+const PATIENCE = 2000;
+const BEACON_EVERY = 1000;
+const FIRST_RETRY = 100;
+const LAST_RETRY = 2000;
+/** Redis keeps what has expired for this long, since clocks differ. */
+const GRACE = 60_000;
+
+const BEACONS_UNHEARD = 4;
+/** How many questions may wait for their answers. */
+const QUEUE = 10_000;
+/** How many entries are listed by one question, about. */
+const CHUNK = 1000;
+
+export interface RedisStoreOptions {
+  /** Such as `redis://localhost:6379`, or with `rediss:` over TLS. It may name a user, a password and a database. */
+  readonly url: string;
+  /** Those of the url by default. */
+  readonly username?: string;
+  readonly password?: string;
+  /** What all keys and channels begin with: `ucam-webauth:` by default. Applications that share it share the store. */
+  readonly prefix?: string;
+  /** The clock; the system's by default. */
+  readonly now?: () => Date;
+}
+
+/**
+ * The store of many machines, in one Redis (6.2 or later) that never evicts. While it is away, questions are refused at
+ * once, `lag()` grows, and it is looked for until `close()`.
+ */
+export class RedisStore implements Store {
+  readonly #options: RedisStoreOptions;
+  readonly #prefix: string;
+  readonly #now: () => Date;
+  readonly #subscriptions = new Set<Subscription>();
+  readonly #closing = new AbortController();
+  #running: Promise<void> | undefined;
+  /** Resolves when the first link is there, or has failed. */
+  #attempted: Promise<void> = Promise.resolve();
+  #link: Link | undefined;
+  #linkedBefore = false;
+  #why = new Error('it was never looked for');
+  #fresh = Number.NEGATIVE_INFINITY;
+  #number = 0;
+  readonly #database: string;
+
+  /** Connects only when it is used. @throws TypeError if the options cannot be right. */
+  constructor(options: RedisStoreOptions) {
+    checkOptions('RedisStore', options, rules);
+    if (options.url === undefined) throw new TypeError('RedisStore needs the option url');
+    this.#database = new URL(options.url).pathname.slice(1) || '0';
+    this.#options = options;
+    this.#prefix = options.prefix ?? 'ucam-webauth:';
+    this.#now = options.now ?? (() => new Date());
+  }
+
+  async mark(known = ''): Promise<string> {
+    const link = await this.#use();
+    const info = await link.info();
+    const durable = info('aof_enabled') === '1' && (await link.writesAtOnce());
+    // A replica that took over may have missed the last changes.
+    const promoted = info('second_repl_offset') !== '-1';
+    const args = [info('run_id'), known, newName(), bit(durable), bit(!promoted)];
+    return (await link.run(scripts.mark, [`${this.#prefix}mark`], args)) as string;
+  }
+
+  async next(): Promise<number> {
+    const link = await this.#use();
+    const number = Number(await link.run(scripts.next, [`${this.#prefix}number`], [String(this.#number)]));
+    this.#number = Math.max(this.#number, number);
+    return number;
+  }
+
+  async spend(key: string, expires: Date): Promise<boolean> {
+    const link = await this.#use();
+    const times = [this.#now().getTime(), expires.getTime(), this.#keepFor(expires)].map(String);
+    return (await link.run(scripts.spend, [`${this.#prefix}spent:${key}`], times)) === 1;
+  }
+
+  async put(key: string, value: string, expires: Date): Promise<void> {
+    const link = await this.#use();
+    const folder = folderOf(key);
+    const ends = expires.getTime();
+    const args = [`${ends}:${value}`, String(this.#keepFor(expires)), key];
+    if (folder !== undefined) args.push(this.#channel(folder), JSON.stringify([key, value, ends]));
+    await link.run(scripts.put, this.#places(key), args);
+  }
+
+  async get(key: string): Promise<string | undefined> {
+    const link = await this.#use();
+    return this.#read(key, await link.ask((redis) => redis.get(this.#place(key))))?.value;
+  }
+
+  async take(key: string): Promise<string | undefined> {
+    const link = await this.#use();
+    return this.#read(key, (await link.run(scripts.take, this.#places(key), [key])) as string | null)?.value;
+  }
+
+  async delete(key: string): Promise<void> {
+    await this.take(key);
+  }
+
+  async list(folder: string): Promise<Entry[]> {
+    const link = await this.#use();
+    // By key: what moves meanwhile may be met twice.
+    const entries = new Map<string, Entry>();
+    let cursor = '0';
+    do {
+      const at = cursor;
+      const chunk = await link.ask((redis) => redis.zScan(this.#index(folder), at, { COUNT: CHUNK }));
+      cursor = chunk.cursor;
+      const keys = chunk.members.map(({ value }) => value);
+      for (const entry of await this.#readAll(link, keys)) entries.set(entry.key, entry);
+    } while (cursor !== '0');
+    return [...entries.values()];
+  }
+
+  async subscribe(folder: string, subscriber: Subscriber): Promise<() => void> {
+    if (this.#closing.signal.aborted) throw away(this.#why);
+    return new Promise((told, reject) => {
+      const resolve = () => told(() => this.#unsubscribe(subscription));
+      const subscription = { folder, subscriber, resolve, reject };
+      this.#subscriptions.add(subscription);
+      const link = this.#link;
+      // Otherwise it is told with the others, when a link catches up.
+      if (link?.caughtUp) this.#tell(link, subscription).then(resolve, link.end);
+      else this.#start();
+    });
+  }
+
+  lag(): number {
+    return performance.now() - this.#fresh;
+  }
+
+  async close(): Promise<void> {
+    this.#why = new Error('the store is closed');
+    this.#closing.abort();
+    this.#giveUp(this.#why);
+    await this.#running;
+  }
+
+  /** The link there is. Only the first one is waited for. */
+  async #use(): Promise<Link> {
+    this.#start();
+    await this.#attempted;
+    if (!this.#link) throw away(this.#why);
+    return this.#link;
+  }
+
+  #start(): void {
+    if (this.#running || this.#closing.signal.aborted) return;
+    this.#attempted = new Promise((attempted) => {
+      this.#running = this.#run(attempted);
+    });
+  }
+
+  /** Makes a link, and another one whenever it ends. */
+  async #run(attempted: () => void): Promise<void> {
+    for (let pause = FIRST_RETRY; !this.#closing.signal.aborted; pause = Math.min(2 * pause, LAST_RETRY)) {
+      const link = await this.#linkUp(attempted);
+      if (link.caughtUp) pause = FIRST_RETRY;
+      if (this.#why instanceof Refusal && !this.#linkedBefore) break;
+      // Not all processes at the same time.
+      await delay(pause * (0.5 + Math.random() / 2), undefined, {}).catch(() => {});
+    }
+    this.#running = undefined;
+    if (this.#why instanceof Refusal) this.#giveUp(this.#why);
+  }
+
+  /** Makes a link, and returns it when it has ended. */
+  async #linkUp(attempted: () => void): Promise<Link> {
+    const { signal } = this.#closing;
+    const link = new Link(this.#options, `${this.#prefix}beacon:${newName()}`);
+    const stop = () => link.end(this.#why);
+    signal.addEventListener('abort', stop);
+    link
+      .open((sent) => {
+        if (link.caughtUp) this.#fresh = sent;
+      })
+      .then(() => this.#begin(link, attempted))
+      .catch(link.end);
+    this.#why = await link.ended;
+    signal.removeEventListener('abort', stop);
+    this.#link = undefined;
+    attempted();
+    return link;
+  }
+
+  async #begin(link: Link, attempted: () => void): Promise<void> {
+    if (link.over) return;
+    this.#link = link;
+    this.#linkedBefore = true;
+    attempted();
+    const began = performance.now();
+    // Also those that come while this goes on.
+    for (const subscription of this.#subscriptions) await this.#tell(link, subscription);
+    if (link.over) return;
+    this.#fresh = began;
+    link.caughtUp = true;
+    for (const { resolve } of this.#subscriptions) resolve();
+  }
+
+  async #tell(link: Link, { folder, subscriber }: Subscription): Promise<void> {
+    await link.listen(this.#channel(folder), this.#hear);
+    await subscriber.missed();
+  }
+
+  readonly #hear = (message: string, channel: string): void => {
+    const entry = parseChange(message);
+    const folder = entry && folderOf(entry.key);
+    if (folder === undefined || channel !== this.#channel(folder)) return;
+    for (const one of this.#subscriptions) if (one.folder === folder) one.subscriber.changed(entry as Entry);
+  };
+
+  #unsubscribe(subscription: Subscription): void {
+    const { folder } = subscription;
+    this.#subscriptions.delete(subscription);
+    const others = [...this.#subscriptions].some((other) => other.folder === folder);
+    if (!others) this.#link?.leave(this.#channel(folder), this.#hear);
+  }
+
+  #giveUp(why: Error): void {
+    for (const { reject } of this.#subscriptions) reject(why);
+    this.#subscriptions.clear();
+  }
+
+  #channel(folder: string): string {
+    // Redis keeps the keys of its databases apart, and not their channels.
+    return `${this.#prefix}${this.#database}:changes:${folder}`;
+  }
+
+  #place(key: string): string {
+    return `${this.#prefix}entry:${key}`;
+  }
+
+  #index(folder: string): string {
+    return `${this.#prefix}folder:${folder}`;
+  }
+
+  /** Where a key is, and the index of its folder if it is in one. */
+  #places(key: string): string[] {
+    const folder = folderOf(key);
+    return folder === undefined ? [this.#place(key)] : [this.#place(key), this.#index(folder)];
+  }
+
+  /** Our clock says what has expired; that of Redis only cleans up after it. */
+  #keepFor(expires: Date): number {
+    return Math.max(0, expires.getTime() - this.#now().getTime()) + GRACE;
+  }
+
+  #read(key: string, stored: string | null | undefined): Entry | undefined {
+    if (typeof stored !== 'string') return undefined;
+    const colon = stored.indexOf(':');
+    const expires = new Date(Number(stored.slice(0, colon)));
+    return expires > this.#now() ? { key, value: stored.slice(colon + 1), expires } : undefined;
+  }
+
+  async #readAll(link: Link, keys: string[]): Promise<Entry[]> {
+    if (keys.length === 0) return [];
+    const stored = await link.ask((redis) => redis.mGet(keys.map((key) => this.#place(key))));
+    return keys.map((key, i) => this.#read(key, stored[i])).filter((entry) => entry !== undefined);
+  }
+}
+
+type Client = ReturnType<typeof connectable>;
+type Listener = (message: string, channel: string) => void;
+
+/** This Redis cannot be used, however long one waits. */
+class Refusal extends TypeError {}
+
+/** Who is told of a folder, and whom to tell when that has begun, or never will. */
+interface Subscription {
+  readonly folder: string;
+  readonly subscriber: Subscriber;
+  readonly resolve: () => void;
+  readonly reject: (why: Error) => void;
+}
+
+/**
+ * Two connections: one is asked, the other one listens. Whatever goes wrong with either ends both, and there is no way
+ * back: what begins anew cannot be half alive.
+ */
+class Link {
+  readonly #commands: Client;
+  readonly #listening: Client;
+  readonly #beacon: string;
+  /** When the beacons were sent that were not heard yet, by what they say. */
+  readonly #unheard = new Map<string, number>();
+  readonly #waiting = new Set<(why: Error) => void>();
+  #timer: NodeJS.Timeout | undefined;
+  #count = 0;
+  #ended = (_: Error): void => {};
+  readonly ended: Promise<Error>;
+  over: Error | undefined;
+  /** All subscribers know what they have missed. */
+  caughtUp = false;
+
+  /** @param beacon a channel of this link alone. */
+  constructor(options: RedisStoreOptions, beacon: string) {
+    this.#beacon = beacon;
+    this.ended = new Promise((resolve) => {
+      this.#ended = resolve;
+    });
+    [this.#commands, this.#listening] = [connectable(options), connectable(options)];
+    for (const client of [this.#commands, this.#listening]) {
+      // A connection that is being made can neither be ended nor should it keep the process alive.
+      client.on('connect', () => (this.over ? client.destroy() : client.ref())).unref();
+      client.on('error', this.end).on('end', () => this.end(new Error('the connection has ended')));
+    }
+  }
+
+  /**
+   * @param heard is told when a beacon was sent that has come back just now. What was published before it has come too,
+   *   since Redis keeps the order; and a connection that only looks healthy brings none.
+   */
+  async open(heard: (sent: number) => void): Promise<void> {
+    await this.#bounded(Promise.all([this.#commands.connect(), this.#listening.connect()]));
+    const info = await this.info();
+    if (info('role') !== 'master') throw new Error('it is a replica, which does not take what it is told');
+    if (info('maxmemory_policy') !== 'noeviction') throw new Refusal(evicts(info('maxmemory_policy')));
+    await this.listen(this.#beacon, (message) => {
+      const sent = this.#unheard.get(message);
+      if (sent === undefined) return;
+      this.#unheard.clear();
+      heard(sent);
+    });
+    if (!this.over) this.#timer = setInterval(() => this.#sendBeacon(), BEACON_EVERY).unref();
+  }
+
+  /** Asks Redis something: settled soon, whatever happens. */
+  async ask<T>(question: (redis: Client) => Promise<T>): Promise<T> {
+    if (this.over) throw away(this.over);
+    try {
+      return await this.#bounded(question(this.#commands));
+    } catch (error) {
+      // It was made a replica.
+      if (error instanceof Error && error.message.startsWith('READONLY')) this.end(error);
+      throw error;
+    }
+  }
+
+  async run(script: string, keys: string[], args: string[]): Promise<unknown> {
+    return this.ask((redis) => redis.eval(script, { keys, arguments: args }));
+  }
+
+  /** What Redis says of itself, by name. */
+  async info(): Promise<(name: string) => string> {
+    const info = await this.ask((redis) => redis.info());
+    const facts = new Map(info.split('\r\n').map((line) => line.split(':', 2) as [string, string]));
+    return (name) => {
+      const fact = facts.get(name);
+      if (fact === undefined) throw new Refusal(`this Redis does not say what its ${name} is, which has to be known`);
+      return fact;
+    };
+  }
+
+  /** Whether all that was ever confirmed is on the disk. */
+  async writesAtOnce(): Promise<boolean> {
+    // Not every user may ask this.
+    const config: Record<string, string> = await this.ask((redis) => redis.configGet('*appendfsync*')).catch(
+      () => ({}),
+    );
+    return config['appendfsync'] === 'always' && config['no-appendfsync-on-rewrite'] === 'no';
+  }
+
+  async listen(channel: string, listener: Listener): Promise<void> {
+    if (this.over) throw away(this.over);
+    await this.#bounded(this.#listening.subscribe(channel, listener));
+  }
+
+  leave(channel: string, listener: Listener): void {
+    if (!this.over) this.#bounded(this.#listening.unsubscribe(channel, listener)).catch(this.end);
+  }
+
+  readonly end = (why: Error): void => {
+    if (this.over) return;
+    this.over = why;
+    clearInterval(this.#timer);
+    for (const fail of this.#waiting) fail(away(why));
+    for (const client of [this.#commands, this.#listening]) client.destroy();
+    this.#ended(why);
+  };
+
+  #sendBeacon(): void {
+    // Counted, not timed: a process that stood still has not listened either.
+    if (this.#unheard.size >= BEACONS_UNHEARD) return this.end(new Error('it does not tell of changes any more'));
+    this.#count += 1;
+    const message = String(this.#count);
+    this.#unheard.set(message, performance.now());
+    // One that is not sent is not heard either.
+    this.ask((redis) => redis.publish(this.#beacon, message)).catch(() => {});
+  }
+
+  /** The client's own timeouts do not bound the time that a reply takes. */
+  async #bounded<T>(answer: Promise<T>): Promise<T> {
+    let fail = (_: Error): void => {};
+    const over = new Promise<never>((_, reject) => {
+      fail = reject;
+    });
+    const late = () => this.end(new Error(`it has not answered for ${PATIENCE / 1000} seconds`));
+    const timer = setTimeout(late, PATIENCE);
+    this.#waiting.add(fail);
+    try {
+      return await Promise.race([answer, over]);
+    } finally {
+      clearTimeout(timer);
+      this.#waiting.delete(fail);
+    }
+  }
+}
+
+/** A client that does nothing by itself: it neither waits, nor tries again, nor keeps anything for later. */
+function connectable({ url, username, password }: RedisStoreOptions) {
+  return createClient({
+    url,
+    ...(username !== undefined && { username }),
+    ...(password !== undefined && { password }),
+    socket: { reconnectStrategy: false, connectTimeout: PATIENCE },
+    disableOfflineQueue: true,
+    commandsQueueMaxLength: QUEUE,
+    commandOptions: { timeout: 0 },
+    maintNotifications: 'disabled',
+    disableClientInfo: true,
+  });
+}
+
+/** What is on a channel may be anybody's. */
+function parseChange(message: string): Entry | undefined {
+  try {
+    const [key, value, time] = JSON.parse(message);
+    const expires = new Date(time);
+    const ours = isText(key) && isText(value) && typeof time === 'number' && !Number.isNaN(expires.getTime());
+    return ours ? { key, value, expires } : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function away(why: Error): Error {
+  return why instanceof Refusal ? why : new Error(`Redis cannot be used just now: ${reason(why)}`, { cause: why });
+}
+
+/** Of several addresses that were tried, the first one says why. */
+function reason(why: Error): string {
+  return why instanceof AggregateError ? String(why.errors[0]?.message) : why.message;
+}
+
+function evicts(policy: string): string {
+  return (
+    `this Redis may forget which sessions were ended: its maxmemory-policy is ${policy}. ` +
+    'Run CONFIG SET maxmemory-policy noeviction, and write maxmemory-policy noeviction into its redis.conf'
+  );
+}
+
+function newName(): string {
+  return randomBytes(12).toString('base64url');
+}
+
+function bit(value: boolean): string {
+  return value ? '1' : '0';
+}
+
+function isRedisUrl(value: unknown): boolean {
+  try {
+    const { protocol, hostname, pathname, username, password } = new URL(String(value));
+    // Throws where the client would.
+    decodeURIComponent(username + password);
+    return isText(value) && /^rediss?:$/.test(protocol) && hostname !== '' && /^(?:\/\d*)?$/.test(pathname);
+  } catch {
+    return false;
+  }
+}
+
+const rules: Rules<RedisStoreOptions> = {
+  url: [isRedisUrl, 'is an address such as redis://localhost:6379', 'refused'],
+  username: text,
+  password: text,
+  prefix: text,
+  now: callable,
+};
+
+/** What Redis does at one go. */
+const scripts = {
+  // The same run of Redis has forgotten nothing. After a restart, its own mark holds if it cannot have forgotten
+  // anything; else that of a process that has just put again what it knows; else a new one.
+  mark: `
+    local mark, run, durable = unpack(redis.call('HMGET', KEYS[1], 'mark', 'run', 'durable'))
+    local remembers = mark and durable == '1' and ARGV[4] == '1' and ARGV[5] == '1'
+    if run ~= ARGV[1] and not remembers then mark = ARGV[2] ~= '' and ARGV[2] or ARGV[3] end
+    redis.call('HSET', KEYS[1], 'mark', mark, 'run', ARGV[1], 'durable', ARGV[4])
+    return mark`,
+  // The time in microseconds at least, which has gone on while a count was lost.
+  next: `
+    local time = redis.call('TIME')
+    local last = math.max(tonumber(redis.call('GET', KEYS[1]) or 0), tonumber(ARGV[1]))
+    local number = string.format('%.0f', math.max(last + 1, time[1] * 1000000 + time[2]))
+    redis.call('SET', KEYS[1], number)
+    return number`,
+  spend: `
+    local ends = redis.call('GET', KEYS[1])
+    if ends and tonumber(ends) > tonumber(ARGV[1]) then return 0 end
+    redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+    return 1`,
+  // An entry leaves its folder when Redis drops it; a few at a time, so that no put takes long.
+  put: `
+    redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+    if not KEYS[2] then return end
+    local time = redis.call('TIME')
+    local now = time[1] * 1000 + math.floor(time[2] / 1000)
+    redis.call('ZADD', KEYS[2], string.format('%.0f', now + ARGV[2]), ARGV[3])
+    local gone = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', string.format('%.0f', now), 'LIMIT', 0, 100)
+    if #gone > 0 then redis.call('ZREM', KEYS[2], unpack(gone)) end
+    redis.call('PUBLISH', ARGV[4], ARGV[5])`,
+  take: `
+    if KEYS[2] then redis.call('ZREM', KEYS[2], ARGV[1]) end
+    return redis.call('GETDEL', KEYS[1])`,
+};

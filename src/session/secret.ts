@@ -1,0 +1,206 @@
+import { randomBytes } from 'node:crypto';
+import {
+  closeSync,
+  constants,
+  fchmodSync,
+  fchownSync,
+  fstatSync,
+  fsyncSync,
+  linkSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  type Stats,
+  writeFileSync,
+} from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
+import { readVariable } from '../environment.js';
+import { checkOptions, isText, type Rules } from '../options.js';
+
+/** Where the secret may come from. The first of these that is there counts, and no other is looked at. */
+export interface SecretSources {
+  /** The secret itself: a text, or a list of texts. Undefined, it is not there. */
+  readonly value?: string | readonly string[] | undefined;
+  /** The name of an environment variable: `UCAM_WEBAUTH_SECRET` by default. Set but empty, it is refused. */
+  readonly env?: string | undefined;
+  /** The path of a file that nobody else can read. A missing one is made, with a new secret in it. */
+  readonly file?: string | undefined;
+}
+
+/**
+ * The secret of an application, for `createWAA`: 32 random bytes as 64 hex digits. There may be several, one a line: the
+ * first seals, all open.
+ * @throws TypeError, with what to do and never with the secret, if there is none or it cannot be used safely.
+ */
+export function cookieSecret(sources: SecretSources = {}): readonly string[] {
+  checkOptions('cookieSecret', sources, rules);
+  const { value, env = 'UCAM_WEBAUTH_SECRET', file } = sources;
+  if (isText(value)) return checkSecrets(linesOf(value), 'the option value');
+  if (value !== undefined) return checkSecrets(value, 'the option value', 'item');
+  const variable = readVariable(env);
+  // An empty one is what a failed command leaves: going on to another secret would hide that.
+  if (variable !== undefined) return checkSecrets(linesOf(variable), `the environment variable ${env}`);
+  if (file !== undefined) return readOrCreate(resolve(file));
+  throw new TypeError(
+    `there is no secret: give cookieSecret its value, set the environment variable ${env}, or name a file, which is made if it is missing. A secret ${needsSecret}`,
+  );
+}
+
+export function isSecret(value: unknown): value is string {
+  return typeof value === 'string' && /^[0-9a-f]{64}$/i.test(value);
+}
+
+export const needsSecret = 'is 32 random bytes as 64 hex digits (make one with: openssl rand -hex 32)';
+
+export function newSecret(): string {
+  return randomBytes(32).toString('hex');
+}
+
+/**
+ * What is in a file of secrets, and whose it is; undefined if it is missing.
+ * @param owner who has to own it: this process's user, or anybody.
+ */
+export function readSecretFile(
+  path: string,
+  owner: 'us' | 'anybody' = 'us',
+): { readonly secrets: readonly string[]; readonly stats: Stats } | undefined {
+  const opened = openIfThere(path);
+  if (opened === undefined) return undefined;
+  try {
+    // Judged and read by one descriptor: a name can come to mean another file in between.
+    const stats = fstatSync(opened);
+    checkFile(path, stats, owner);
+    return { secrets: checkSecrets(linesOf(readFileSync(opened, 'utf8')), `the file ${path}`), stats };
+  } finally {
+    closeSync(opened);
+  }
+}
+
+/** Makes a file with a new secret. @returns false if it is there already, perhaps since just now. */
+export function createSecretFile(path: string): boolean {
+  let temporary: string | undefined;
+  try {
+    temporary = writeBeside(path, [newSecret()]);
+    // Unlike a rename, it replaces nothing; and whoever finds the file finds all of it.
+    linkSync(temporary, path);
+    return true;
+  } catch (error) {
+    if (codeOf(error) === 'EEXIST') return false;
+    throw cannotCreate(path, error);
+  } finally {
+    if (temporary !== undefined) rmSync(temporary, { force: true });
+  }
+}
+
+/**
+ * Writes secrets to a new file in the same folder, which nobody else can read. @returns its path.
+ * @param like whose owner and mode it gets.
+ */
+export function writeBeside(path: string, secrets: readonly string[], like?: Stats): string {
+  const temporary = join(dirname(path), `.secret-${randomBytes(8).toString('hex')}`);
+  const opened = openSync(temporary, 'wx', 0o600);
+  try {
+    writeFileSync(opened, `${secrets.join('\n')}\n`);
+    if (like && like.uid !== process.getuid?.()) fchownSync(opened, like.uid, like.gid);
+    // Whatever the umask took away.
+    fchmodSync(opened, like ? like.mode & 0o777 : 0o600);
+    fsyncSync(opened);
+    return temporary;
+  } catch (error) {
+    rmSync(temporary, { force: true });
+    throw error;
+  } finally {
+    closeSync(opened);
+  }
+}
+
+const rules: Rules<SecretSources> = {
+  value: [
+    (value) => isText(value) || (Array.isArray(value) && value.every(isText)),
+    'is a text or a list of texts; undefined leaves it out',
+  ],
+  // Names appear in messages. Nothing as long as a secret is taken for one.
+  env: [
+    (value) => isText(value) && /^[a-z_]\w{0,62}$/i.test(value),
+    'is the name of an environment variable, of at most 63 letters, digits and _',
+  ],
+  file: [
+    (value) => isText(value) && /^[^\0\r\n]+$/.test(value) && !isSecret(value),
+    'is the path of a file, and not the secret itself',
+  ],
+};
+
+/** Far more than anybody's. */
+const LARGEST = 64 * 1024;
+
+function linesOf(text: string): string[] {
+  const lines = text.split(/\r?\n/);
+  while (lines.at(-1) === '') lines.pop();
+  return lines;
+}
+
+function checkSecrets(given: readonly string[], source: string, each = 'line'): readonly string[] {
+  if (given.length === 0) throw new TypeError(`${source} is empty: a secret ${needsSecret}`);
+  const wrong = given.findIndex((secret) => !isSecret(secret));
+  if (wrong >= 0) throw new TypeError(`${each} ${wrong + 1} of ${source} is no secret: a secret ${needsSecret}`);
+  const secrets = given.map((secret) => secret.toLowerCase());
+  const again = secrets.findIndex((secret, i) => secrets.indexOf(secret) < i);
+  if (again >= 0) throw new TypeError(`${each} ${again + 1} of ${source} is a secret that is there already`);
+  return secrets;
+}
+
+function readOrCreate(path: string): readonly string[] {
+  const there = readSecretFile(path);
+  if (there) return there.secrets;
+  createSecretFile(path);
+  // Read back in any case: another process may have made it first.
+  const made = readSecretFile(path);
+  if (made) return made.secrets;
+  throw new TypeError(`${path} is a link to a file that does not exist: make that file, or remove the link`);
+}
+
+function openIfThere(path: string): number | undefined {
+  try {
+    // Without waiting for somebody to write, as opening a pipe does.
+    return openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return undefined;
+    throw new TypeError(`the file ${path} of the secret cannot be opened (${codeOf(error)})`, { cause: error });
+  }
+}
+
+function checkFile(path: string, stats: Stats, owner: 'us' | 'anybody'): void {
+  if (!stats.isFile()) throw new TypeError(`${path} is no regular file, such as a secret is kept in`);
+  if (stats.size > LARGEST)
+    throw new TypeError(`the file ${path} is larger than ${LARGEST} bytes: it holds no secrets`);
+  const us = process.getuid?.();
+  // Windows has neither.
+  if (us === undefined) return;
+  if (owner === 'us' && stats.uid !== us) {
+    throw new TypeError(
+      `the file ${path} of the secret belongs to another user (${stats.uid}): run chown ${us} ${quote(path)}`,
+    );
+  }
+  if ((stats.mode & 0o077) === 0) return;
+  throw new TypeError(
+    `the file ${path} of the secret is open to others than its owner (mode ${(stats.mode & 0o777).toString(8)}): run chmod 600 ${quote(path)}`,
+  );
+}
+
+function cannotCreate(path: string, error: unknown): TypeError {
+  const folder = dirname(path);
+  const missing = codeOf(error) === 'ENOENT';
+  const why = missing
+    ? `its folder does not exist: run mkdir -p -m 700 ${quote(folder)}`
+    : `it cannot be made here (${codeOf(error)}): run (umask 077; openssl rand -hex 32 > ${quote(path)}) as a user who may`;
+  return new TypeError(`the file ${path} of the secret is missing, and ${why}`, { cause: error });
+}
+
+function codeOf(error: unknown): string | undefined {
+  return (error as NodeJS.ErrnoException).code;
+}
+
+/** For a shell. */
+function quote(path: string): string {
+  return /^[\w./-]+$/.test(path) ? path : `'${path.replaceAll("'", `'\\''`)}'`;
+}

@@ -1,0 +1,214 @@
+import { randomBytes, timingSafeEqual } from 'node:crypto';
+import { digest } from '../digest.js';
+import { AuthorisationError, SessionError } from '../errors.js';
+import { checkOptions, isSeconds, isText, type Rules, required, texts } from '../options.js';
+import type { LiveSessions } from './live.js';
+import type { Sealer } from './seal.js';
+import type { Auth } from './session.js';
+import type { Store } from './store.js';
+
+/** What an API token is made of. */
+export interface NewToken {
+  /** Who acts by it. */
+  readonly principal: string;
+  /** What people know it by. */
+  readonly name: string;
+  /** How long it lasts: seconds, at most those of a year. */
+  readonly ttl: number;
+  /** What it is good for, where routes ask for scopes: nothing, by default. */
+  readonly scopes?: readonly string[];
+  /** The principal's ptags, as they are known now: none, by default. They stay as they are. */
+  readonly ptags?: readonly string[];
+}
+
+/** An API token, as it can be shown. */
+export interface Token {
+  /** Names the token; not a credential. */
+  readonly handle: string;
+  readonly principal: string;
+  readonly name: string;
+  readonly scopes: readonly string[];
+  readonly ptags: readonly string[];
+  readonly created: Date;
+  readonly expires: Date;
+  /** To the minute; undefined if it was never used. */
+  readonly lastUsed: Date | undefined;
+}
+
+/** What is kept of one. Instants are milliseconds. */
+interface Kept extends Omit<Token, 'created' | 'expires' | 'lastUsed'> {
+  readonly wls: string;
+  readonly created: number;
+  readonly expires: number;
+  readonly lastUsed: number | undefined;
+}
+
+export interface TokensOptions {
+  readonly store: Store;
+  readonly live: LiveSessions;
+  readonly sealer: Sealer;
+  readonly now: () => Date;
+  /** Whose tokens they are: one of another application is none here, though it may share the store. */
+  readonly place: string;
+  readonly wls: string;
+  /** Does what asks the store, and says so where that fails. */
+  readonly ask: <T>(work: () => Promise<T>) => Promise<T>;
+}
+
+/** So that those who search for secrets in the wrong places recognise one. */
+const PREFIX = 'ucwa_';
+/** How often it is written when a token was last used: milliseconds. */
+const USED_EVERY = 60_000;
+
+/** API tokens, for programs. The store has their hashes, and what they stand for sealed. */
+export class Tokens {
+  readonly #options: TokensOptions;
+
+  constructor(options: TokensOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Makes a token. It is shown this once, and kept nowhere.
+   * @throws TypeError if it has no name or no end.
+   */
+  async create(asked: NewToken): Promise<Token & { readonly token: string }> {
+    checkOptions('tokens.create()', asked, rules);
+    const { principal, name, ttl, scopes = [], ptags = [] } = asked;
+    const { now, wls, store, ask } = this.#options;
+    const token = PREFIX + randomBytes(32).toString('base64url');
+    const handle = this.#handle(token);
+    const created = now().getTime();
+    const expires = created + ttl * 1000;
+    const kept = { handle, principal, name, scopes, ptags, wls, created, expires, lastUsed: undefined };
+    await ask(async () => {
+      await this.#keep(kept);
+      await store.put(`${this.#folder(principal)}:${handle}`, '', new Date(expires));
+    });
+    return { ...show(kept), token };
+  }
+
+  /** The live tokens of a person, the oldest first. */
+  async list(principal: string): Promise<Token[]> {
+    const { store, live, ask } = this.#options;
+    const found = await ask(async () => {
+      const entries = await store.list(this.#folder(principal));
+      return Promise.all(entries.map(({ key }) => this.#read(key.slice(key.lastIndexOf(':') + 1))));
+    });
+    const there = found.filter((kept) => kept !== undefined && !live.isNamedEnded(digest(kept.handle))) as Kept[];
+    return there.map(show).sort((a, b) => a.created.getTime() - b.created.getTime());
+  }
+
+  /** Ends a token everywhere. @returns whether the person has one of that handle. */
+  async revoke(principal: string, handle: string): Promise<boolean> {
+    const { store, live, ask } = this.#options;
+    const token = (await this.list(principal)).find((one) => one.handle === handle);
+    if (token === undefined) return false;
+    await ask(async () => {
+      // First what every process hears of: its last use may be being written just now.
+      await live.endNamed(digest(handle), token.expires);
+      await store.delete(`token.${handle}`);
+      await store.delete(`${this.#folder(principal)}:${handle}`);
+    });
+    return true;
+  }
+
+  /** Whose token it is. @throws SessionError, or AuthorisationError if that person is blocked. */
+  async open(token: string): Promise<Auth> {
+    const { live, wls, now, ask } = this.#options;
+    live.mark();
+    const handle = tokenShape.test(token) ? this.#handle(token) : '';
+    const kept = handle === '' ? undefined : await ask(() => this.#read(handle));
+    if (
+      kept === undefined ||
+      kept.wls !== wls ||
+      kept.expires <= now().getTime() ||
+      live.isNamedEnded(digest(handle))
+    ) {
+      throw new SessionError('ERR_TOKEN_INVALID', 'this is no token, or it was revoked, or it is over');
+    }
+    if (live.isBlocked(wls, kept.principal)) throw blocked(kept.principal);
+    this.#noteUse(kept);
+    return describe(kept);
+  }
+
+  /** At most once a minute, and nobody waits for it. */
+  #noteUse(kept: Kept): void {
+    const now = this.#options.now().getTime();
+    if (kept.lastUsed !== undefined && Math.abs(now - kept.lastUsed) < USED_EVERY) return;
+    this.#options.ask(() => this.#keep({ ...kept, lastUsed: now })).catch(() => {});
+  }
+
+  async #keep(kept: Kept): Promise<void> {
+    const sealed = this.#options.sealer.seal(JSON.stringify(kept));
+    await this.#options.store.put(`token.${kept.handle}`, sealed, new Date(kept.expires));
+  }
+
+  async #read(handle: string): Promise<Kept | undefined> {
+    const sealed = await this.#options.store.get(`token.${handle}`);
+    const opened = sealed === undefined ? 'unknown' : this.#options.sealer.open(sealed);
+    if (typeof opened === 'string') return undefined;
+    const kept = JSON.parse(opened.text) as Kept;
+    // Who can write to the store may have put another token's facts there.
+    return timingSafeEqual(Buffer.from(digest(kept.handle)), Buffer.from(digest(handle))) ? kept : undefined;
+  }
+
+  #handle(token: string): string {
+    return digest(JSON.stringify([this.#options.place, token]));
+  }
+
+  #folder(principal: string): string {
+    const { place, wls } = this.#options;
+    return `tokens.${digest(JSON.stringify([place, wls, principal]))}`;
+  }
+}
+
+export function blocked(principal: string): AuthorisationError {
+  return new AuthorisationError('ERR_PRINCIPAL_REFUSED', `${principal} is blocked here`);
+}
+
+// 256 bits in base64url.
+const tokenShape = /^ucwa_[\w-]{43}$/;
+
+const rules: Rules<NewToken> = {
+  principal: required([(value) => isText(value) && value !== '', 'is a principal, such as abc12']),
+  name: required([
+    (value) => isText(value) && value !== '' && value.length <= 100,
+    'is a text of at most 100 characters',
+  ]),
+  ttl: required([
+    (value) => isSeconds(value) && value > 0,
+    'is a number of seconds, at most those of a year; it has no default',
+  ]),
+  scopes: [
+    (value) => texts[0](value) && (value as string[]).every((scope) => /^[\x21\x23-\x5b\x5d-\x7e]+$/.test(scope)),
+    'is a list of scopes, such as ["read"]; a scope has no blanks, quotes or backslashes',
+  ],
+  ptags: texts,
+};
+
+function show({ handle, principal, name, scopes, ptags, created, expires, lastUsed }: Kept): Token {
+  const used = lastUsed === undefined ? undefined : new Date(lastUsed);
+  const times = { created: new Date(created), expires: new Date(expires), lastUsed: used };
+  return { handle, principal, name, scopes, ptags, ...times };
+}
+
+function describe({ handle, principal, ptags, scopes, wls, created, expires }: Kept): Auth {
+  return {
+    principal,
+    ptags,
+    wls,
+    sessionId: handle,
+    via: 'token',
+    scopes,
+    loggedInAt: new Date(created),
+    login: Number.POSITIVE_INFINITY,
+    group: '',
+    expires: new Date(expires),
+    expiresBecause: 'ttl',
+    // Nobody authenticated just now, in whatever way.
+    auth: '',
+    sso: [],
+    interactiveAt: undefined,
+  };
+}
