@@ -128,5 +128,8 @@ form { margin: 0; }
 .choices { list-style: none; padding: 0; margin: 0 0 1rem; display: grid; gap: .5rem; }
 .choices button { width: 100%; text-align: left; display: flex; flex-wrap: wrap; gap: 0 .75rem;
   align-items: baseline; }
+.items { list-style: none; padding: 0; margin: 0 0 1rem; }
+.items li { display: flex; flex-wrap: wrap; gap: .25rem 1rem; align-items: center; padding: .5rem 0; border-bottom: 1px solid var(--line); }
+.items p { margin: 0; flex: 1 1 15rem; }
 .choices .quiet { margin-left: auto; text-align: right; }
 `;

@@ -1,6 +1,7 @@
 import { formatDate } from '../codec.js';
 import { type Html, html } from '../html.js';
 import type { AuthResponse } from '../response.js';
+import type { ListedSession } from '../session/list.js';
 import type { Auth } from '../session/session.js';
 import { checks } from '../verify.js';
 import type { WAA } from '../waa.js';
@@ -22,15 +23,18 @@ export function welcomePage(waa: WAA): Html {
       cancel. ${waa.origin} is served to this machine only.</p>`;
 }
 
-export function homePage(waa: WAA, auth: Auth, seen: Seen | undefined): Html {
+export function homePage(waa: WAA, auth: Auth, sessions: readonly ListedSession[], seen: Seen | undefined): Html {
   return html`<h1>You are ${auth.principal}</h1>
     <div class="row">
       <form method="post" action="${waa.routes.logout}"><button>Log out</button></form>
+      <form method="post" action="${waa.routes.logout}?everywhere=yes"><button>Log out everywhere</button></form>
       <a class="button" href="/members">A page for current members</a>
     </div>
     ${socketPanel()}
     ${sessionTable(auth)}
-    ${seen ? responseTables(seen) : html`<p class="quiet">The answer of the login service is no longer remembered.</p>`}`;
+    ${sessionsPanel(sessions)}
+    ${seen ? responseTables(seen) : html`<p class="quiet">The answer of the login service is no longer remembered.</p>`}
+    ${inEarnest()}`;
 }
 
 export function membersPage(auth: Auth | undefined): Html {
@@ -111,6 +115,41 @@ function sessionTable({ ptags, sso, auth, loggedInAt, expires, expiresBecause, s
       ${row('authenticated', auth ? `just then, by ${auth}` : `earlier, by ${sso.join(', ')}`)}
       ${row('handle', html`<code>${sessionId}</code>`)}
     </table>`;
+}
+
+function sessionsPanel(sessions: readonly ListedSession[]): Html {
+  const items = sessions.map(
+    ({ handle, userAgent, created, lastSeen, current }) => html`<li>
+      <p><strong>${nameOf(userAgent)}</strong>${current && ' (this one)'}<br>
+        <span class="quiet">began ${instant(created)}, last seen ${instant(lastSeen)}</span></p>
+      <form method="post" action="/sessions"><input type="hidden" name="handle" value="${handle}">
+        <button aria-label="End this session: ${nameOf(userAgent)}">End this session</button></form></li>`,
+  );
+  return html`<h2>Your sessions</h2>
+    <p>Log in with another browser, or in a private window, as the same person: it turns up here. A session that is ended
+      here is over at once, and its WebSocket closes.</p>
+    <ul class="items">${items}</ul>`;
+}
+
+/** Enough of what a browser says of itself to tell one from another. */
+function nameOf(userAgent: string): string {
+  const browser = /\b(Firefox|Edg|OPR|HeadlessChrome|Chrome|Safari)\/\d+/.exec(userAgent)?.[0].replace('/', ' ');
+  const system = /\((?:X11; )?([^;)]+)/.exec(userAgent)?.[1];
+  return browser === undefined
+    ? userAgent.slice(0, 60) || 'an unknown browser'
+    : [browser, system].filter(Boolean).join(', ');
+}
+
+function inEarnest(): Html {
+  return html`<details><summary>What this demonstration leaves out: secrets, and more than one machine</summary>
+    <p>The secret that seals sessions was made up when this program started, and ends with it. An application in earnest
+      keeps one in a file: <code>cookieSecret({ file })</code> makes it. To change it without logging anybody out,
+      <code>npx ucam-webauth secret FILE --add</code>, and later <code>--promote</code> and <code>--drop</code>; each says
+      what to do next.</p>
+    <p>This program remembers ended sessions in its own memory. <code>new LmdbStore({ path })</code> serves the processes of
+      one machine, <code>new RedisStore({ url })</code> those of many. In a clone of the repository
+      <code>NODE_ENV=development npx tsx examples/machines.ts</code> runs three processes behind nginx, with Redis.</p>
+    </details>`;
 }
 
 function responseTables({ response, at }: Seen): Html {

@@ -41,19 +41,23 @@ async function startDemo(port: number, wlsPort: number): Promise<{ url: string; 
     baseUrl: url,
     wls: wls.profile,
     desc: 'the ucam-webauth demonstration',
+    listSessions: true,
     log: printEvent,
     onLogin: (auth, response) => remember(seen, auth.sessionId, { response, at: new Date() }),
   });
   const auth = webauth(waa);
   app.disable('x-powered-by');
   app.use(auth);
-  app.get('/', (request, response) => {
-    if (!request.auth) return sendPage(response, 'ucam-webauth', welcomePage(waa));
+  app.get('/', async (request, response) => {
+    const { auth: who } = request;
+    if (!who) return sendPage(response, 'ucam-webauth', welcomePage(waa));
     const connect = [`${url.replace('http', 'ws')}/live`];
-    sendPage(response, 'ucam-webauth', homePage(waa, request.auth, seen.get(request.auth.sessionId)), {
-      script,
-      connect,
-    });
+    const page = homePage(waa, who, await waa.sessions.list(who.principal, who), seen.get(who.sessionId));
+    sendPage(response, 'ucam-webauth', page, { script, connect });
+  });
+  app.post('/sessions', auth.require({ ptags: [] }), express.urlencoded(), async (request, response) => {
+    await waa.sessions.revoke(request.auth?.principal ?? '', String(request.body.handle));
+    response.redirect(303, '/');
   });
   app.get('/any', auth.require({ ptags: [] }), (_, response) => response.redirect(303, '/'));
   app.get('/members', auth.require(), (request, response) => sendPage(response, 'Members', membersPage(request.auth)));

@@ -1,13 +1,10 @@
 import { randomBytes } from 'node:crypto';
 import { chmodSync, closeSync, existsSync, mkdirSync, openSync, readSync, rmSync, writeFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import { join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { open, type RootDatabase } from 'lmdb';
 import { callable, checkOptions, isText, type Rules, restriction } from '../options.js';
 import { type Entry, folderOf, type Store, type Subscriber } from './store.js';
-
-// Not by an import: the package's own types are not in order, and would stop the compiler.
-const { open } = createRequire(import.meta.url)('lmdb') as { readonly open: (options: object) => Database };
 
 // Milliseconds.
 const POLL_EVERY = 250;
@@ -34,28 +31,6 @@ type Name = ['entry', string | false, string] | ['spent', string];
 /** What is kept of an entry; `change` is the number under which it is listed as changed. */
 type Kept = [value: string, expires: number, change: number];
 
-type Key = string | readonly (string | number | boolean | Uint8Array)[];
-
-interface Range {
-  readonly start: Key;
-  readonly end: Key;
-  readonly limit?: number;
-}
-
-/** What we use of the package. A read or a range sees one state of the files, and in a transaction its own. */
-interface Database {
-  get<T>(key: Key): T | undefined;
-  put(key: Key, value: unknown): unknown;
-  remove(key: Key): unknown;
-  getKeys(range: Range): Iterable<readonly unknown[]>;
-  getRange<T>(range: Range): Iterable<{ readonly key: readonly unknown[]; readonly value: T }>;
-  transactionSync<T>(run: () => T): T;
-  /** Makes the next read see what was written meanwhile. */
-  resetReadTxn(): void;
-  readerCheck(): number;
-  close(): Promise<void>;
-}
-
 interface Subscription {
   readonly folder: string;
   readonly subscriber: Subscriber;
@@ -78,7 +53,7 @@ interface Write {
 export class LmdbStore implements Store {
   readonly #path: string;
   readonly #now: () => Date;
-  readonly #db: Database;
+  readonly #db: RootDatabase;
   readonly #subscriptions = new Set<Subscription>();
   #writes: Write[] = [];
   /** The number of the last change that subscribers were told. */
@@ -118,7 +93,7 @@ export class LmdbStore implements Store {
   async spend(key: string, expires: Date): Promise<boolean> {
     return this.#write(() => {
       const name: Name = ['spent', key];
-      const before = this.#db.get<number>(name);
+      const before = this.#db.get(name) as number | undefined;
       if (before !== undefined && before > this.#now().getTime()) return false;
       this.#forget(name);
       this.#keep(name, expires.getTime(), expires.getTime());
@@ -157,9 +132,9 @@ export class LmdbStore implements Store {
     return this.#read(() => {
       // No text has such a byte, so no name of the folder comes after it.
       const end = ['entry', folder, Buffer.of(0xff)];
-      const found = Array.from(this.#db.getRange<Kept>({ start: ['entry', folder], end }));
+      const found = Array.from(this.#db.getRange({ start: ['entry', folder], end }));
       const now = this.#now();
-      return found.map(({ key, value }) => entryOf(String(key.at(-1)), value)).filter(isLive(now));
+      return found.map(({ key, value }) => entryOf((key as Name).at(-1) as string, value)).filter(isLive(now));
     });
   }
 
@@ -195,13 +170,13 @@ export class LmdbStore implements Store {
 
   /** The number after the last one of a counter. */
   #count(counter: 'count' | 'changes'): number {
-    const number = (this.#db.get<number>(counter) ?? 0) + 1;
+    const number = (this.#db.get(counter) ?? 0) + 1;
     this.#db.put(counter, number);
     return number;
   }
 
   #live(key: string): string | undefined {
-    const kept = this.#db.get<Kept>(nameOf(key));
+    const kept = this.#db.get(nameOf(key)) as Kept | undefined;
     return kept && kept[1] > this.#now().getTime() ? kept[0] : undefined;
   }
 
@@ -212,7 +187,7 @@ export class LmdbStore implements Store {
 
   /** Takes a record away, and what the indexes have of it. */
   #forget(name: Name): void {
-    const kept = this.#db.get<Kept | number>(name);
+    const kept = this.#db.get(name) as Kept | number | undefined;
     if (kept === undefined) return;
     const [expires, change] = typeof kept === 'number' ? [kept] : [kept[1], kept[2]];
     this.#db.remove(name);
@@ -223,7 +198,7 @@ export class LmdbStore implements Store {
   #sweep(limit: number): void {
     const end = ['expiry', this.#now().getTime() + 1];
     const due = Array.from(this.#db.getKeys({ start: ['expiry'], end, limit }));
-    for (const key of due) this.#forget(key.slice(2) as Name);
+    for (const key of due) this.#forget((key as unknown[]).slice(2) as Name);
   }
 
   #read<T>(look: () => T): T {
@@ -282,7 +257,7 @@ export class LmdbStore implements Store {
 
   /** Tells subscribers what was changed, by whichever process, since they were last told. */
   #tell(): void {
-    const last = this.#db.get<number>('changes') ?? 0;
+    const last = this.#db.get('changes') ?? 0;
     if (last === this.#seen) return;
     const changed = this.#subscriptions.size === 0 ? [] : this.#changes(this.#seen + 1);
     this.#seen = last;
@@ -295,8 +270,8 @@ export class LmdbStore implements Store {
 
   #changes(from: number): Entry[] {
     const range = { start: ['change', from], end: ['change', Number.POSITIVE_INFINITY] };
-    const keys = Array.from(this.#db.getRange<string>(range), ({ value }) => value);
-    return keys.map((key) => entryOf(key, this.#db.get(nameOf(key)) as Kept));
+    const keys = Array.from(this.#db.getRange(range), ({ value }) => value as string);
+    return keys.map((key) => entryOf(key, this.#db.get(nameOf(key))));
   }
 
   async #teach(subscriber: Subscriber): Promise<void> {
@@ -327,12 +302,12 @@ function isLive(now: Date): (entry: Entry) => boolean {
   return ({ expires }) => expires > now;
 }
 
-function openFiles(path: string): Database {
+function openFiles(path: string): RootDatabase {
   mkdirSync(path, { recursive: true, mode: 0o700 });
   checkRoom(join(path, `room-${process.pid}`));
   checkHead(join(path, 'data.mdb'));
   const mode = 0o600;
-  const db = open({ path, noSubdir: false, overlappingSync: false, permissionsMode: mode });
+  const db: RootDatabase = open({ path, noSubdir: false, overlappingSync: false, ...{ permissionsMode: mode } });
   for (const file of ['data.mdb', 'lock.mdb']) chmodSync(join(path, file), mode);
   db.transactionSync(() => {
     if (db.get('mark') === undefined) db.put('mark', randomBytes(12).toString('base64url'));

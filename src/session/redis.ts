@@ -211,11 +211,11 @@ export class RedisStore implements Store {
     await subscriber.missed();
   }
 
-  readonly #hear = (message: string, channel: string): void => {
+  readonly #hear = (message: string): void => {
     const entry = parseChange(message);
-    const folder = entry && folderOf(entry.key);
-    if (folder === undefined || channel !== this.#channel(folder)) return;
-    for (const one of this.#subscriptions) if (one.folder === folder) one.subscriber.changed(entry as Entry);
+    if (!entry) return;
+    const folder = folderOf(entry.key);
+    for (const one of this.#subscriptions) if (one.folder === folder) one.subscriber.changed(entry);
   };
 
   #unsubscribe(subscription: Subscription): void {
@@ -269,7 +269,7 @@ export class RedisStore implements Store {
 }
 
 type Client = ReturnType<typeof connectable>;
-type Listener = (message: string, channel: string) => void;
+type Listener = (message: string) => void;
 
 /** This Redis cannot be used, however long one waits. */
 class Refusal extends TypeError {}

@@ -2,11 +2,12 @@ import { spawnSync } from 'node:child_process';
 import { chmod, mkdir, mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { open as openFiles } from 'lmdb';
 import { afterAll, afterEach, describe, expect, it } from 'vitest';
 import { LmdbStore } from '../../src/session/lmdb.js';
 import type { Entry } from '../../src/session/store.js';
-import { Program, root, run, runNode } from '../processes.js';
+import { Program, run, runNode } from '../processes.js';
 import { type Engine, sharedStoreSuite, storeSuite } from './suite.js';
 
 const home = await mkdtemp(join(tmpdir(), 'lmdb-store-'));
@@ -36,14 +37,8 @@ afterEach(async () => {
 });
 
 const later = (seconds: number) => new Date(Date.now() + seconds * 1000);
-const child = (what: string, word = '') => [
-  '--import',
-  'tsx',
-  join(root, 'test/stores/lmdb-process.ts'),
-  path,
-  what,
-  word,
-];
+const program = fileURLToPath(new URL('lmdb-process.ts', import.meta.url));
+const child = (what: string, word = '') => ['--import', 'tsx', program, path, what, word];
 
 describe('LmdbStore among processes', () => {
   it('lets a key be spent, and an entry be taken, by one of 200 in four processes', async () => {
@@ -165,10 +160,16 @@ describe('LmdbStore and its files', () => {
     expect(() => open({ path: join(path, 'file') })).toThrow('cannot be opened: EEXIST');
   });
 
-  const onSmallDisk = ['-rm', 'sh', '-c', 'mkdir -p "$0" && mount -t tmpfs -o size=2m tmpfs "$0" && exec "$@"'];
-  const able = spawnSync('unshare', [...onSmallDisk, newFolder(), 'true']).status === 0;
+  const onSmallDisk = [
+    'unshare',
+    '-rm',
+    'sh',
+    '-c',
+    'mkdir -p "$0" && mount -t tmpfs -o size=2m tmpfs "$0" && exec "$@"',
+  ];
+  const able = spawnSync('env', [...onSmallDisk, newFolder(), 'true']).status === 0;
   it.skipIf(!able)('says clearly when the disk is full, and goes on when it no longer is', async () => {
-    const result = await run('unshare', [...onSmallDisk, path, process.execPath, ...child('fill')]);
+    const result = await run('env', [...onSmallDisk, path, process.execPath, ...child('fill')]);
     const failed = `the store in ${path} failed: No space left on device: `;
     expect(result.stdout.split('\n')).toEqual([
       expect.stringContaining(`put: ${failed}`),

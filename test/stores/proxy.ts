@@ -23,6 +23,8 @@ export class TcpProxy {
   #mode: Mode = 'pass';
   /** How many pieces are on their way. */
   delayed = 0;
+  /** How many connections there were. */
+  accepted = 0;
 
   private constructor(server: Server, target: number) {
     this.#server = server;
@@ -46,6 +48,11 @@ export class TcpProxy {
     return `redis://127.0.0.1:${this.#port}`;
   }
 
+  /** How many connections there are. */
+  get open(): number {
+    return this.#wires.size;
+  }
+
   /** What was held back comes through now, as far as the mode lets it. */
   async set(mode: Mode): Promise<void> {
     const wasClosed = this.#mode === 'refuse';
@@ -64,6 +71,7 @@ export class TcpProxy {
     const server = connect(target, '127.0.0.1');
     const wire: Wire = { ends: [client, server], subscribed: false, held: [] };
     this.#wires.add(wire);
+    this.accepted += 1;
     client.on('data', (chunk) => {
       wire.subscribed ||= /\r\nsubscribe\r\n/i.test(chunk.toString('latin1'));
       this.#pass(wire, () => server.write(chunk));

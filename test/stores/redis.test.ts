@@ -98,7 +98,7 @@ describe.skipIf(!findRedis())('RedisStore', () => {
     const store = open(redis.url);
     const before = [await store.next(), await store.next()];
     await redis.ask('FLUSHALL');
-    const after = [await store.next(), await open(redis.url).next()];
+    const after = [await open(redis.url).next(), await store.next()];
     const all = [...before, ...after];
     expect(all).toEqual([...new Set(all)].sort((a, b) => a - b));
   });
@@ -304,6 +304,7 @@ describe.skipIf(!findRedis())('RedisStore', () => {
     let asked = 0;
     const missed = async () => {
       asked += 1;
+      expect(store.lag()).toBe(Infinity);
       if (asked < 3) throw new Error('not yet');
     };
     await store.subscribe('x', { changed: () => {}, missed });
@@ -323,7 +324,7 @@ describe.skipIf(!findRedis())('RedisStore', () => {
       const store = open(proxy.url);
       let begun = 'not yet';
       const first = store.subscribe('x', { changed: () => {}, missed: async () => {} });
-      first.then(() => {
+      const noted = first.then(() => {
         begun = 'yes';
       });
       const answers = await Promise.all([failing(store.mark()), failing(store.spend('a', soon()))]);
@@ -333,7 +334,7 @@ describe.skipIf(!findRedis())('RedisStore', () => {
       }
       expect([begun, store.lag()]).toEqual(['not yet', Infinity]);
       await proxy.set('pass');
-      await first;
+      await noted;
       expect(store.lag()).toBeLessThan(1_000);
 
       await proxy.set(mode);
@@ -351,6 +352,7 @@ describe.skipIf(!findRedis())('RedisStore', () => {
         await redis.ask('FLUSHALL');
         const proxy = await TcpProxy.to(redis.port);
         const { store, heard, missed } = await openTold(proxy.url);
+        const others = await Promise.all(Array.from({ length: 8 }, () => openTold(proxy.url)));
         await proxy.set(mode);
         if (mode === 'refuse') proxy.cut();
         const calls = Array.from({ length: 10_000 }, (_, i) => failing(store.put(`x:${i}`, '', soon())));
@@ -360,6 +362,9 @@ describe.skipIf(!findRedis())('RedisStore', () => {
         const more = await Promise.all(Array.from({ length: 10_000 }, () => failing(store.get('a'))));
         expect(Math.max(...more.map(({ took }) => took))).toBeLessThan(1_000);
         await expect.poll(() => store.lag(), patiently).toBeGreaterThan(1_500);
+        const closed = await Promise.all(others.map((other) => failing(other.store.close())));
+console.log(mode, closed);
+        expect(Math.max(...closed.map(({ took }) => took))).toBeLessThan(500);
 
         proxy.cut();
         await proxy.set('pass');
@@ -420,6 +425,16 @@ describe.skipIf(!findRedis())('RedisStore', () => {
         expect(took).toBeLessThan(1_000);
       }
     });
+  });
+
+  it('ends a connection that comes after it was closed', async () => {
+    const proxy = await TcpProxy.to(redis.port);
+    const store = open(proxy.url);
+    const begun = failing(store.subscribe('x', { changed: () => {}, missed: async () => {} }));
+    await store.close();
+    expect((await begun).message).toMatch(/the store is closed/);
+    await expect.poll(() => proxy.accepted, patiently).toBe(2);
+    await expect.poll(() => proxy.open, patiently).toBe(0);
   });
 
   it('lets the process end once it is closed, also while it connects', async () => {
