@@ -42,6 +42,7 @@ await Promise.all(ports.map(listens));
 
 writeFileSync(join(folder, 'nginx.conf'), nginx());
 run('nginx', ['-p', folder, '-e', 'stderr', '-c', join(folder, 'nginx.conf'), '-g', 'daemon off;']);
+await listens(port);
 console.log(`Listening on http://localhost:${port}/`);
 
 /** It hands out requests in turn, leaves their paths and Host as they are, and lets sockets through. */

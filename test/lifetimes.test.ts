@@ -210,7 +210,9 @@ describe.each(frameworks)('%s', (_, framework) => {
       const before = browser.cookie('webauth-session');
       const answer = await browser.get(`/own/${name}`);
       expect([answer.status, answer.text]).toEqual([plain.status, plain.text]);
-      expect(sessions(answer)).toEqual([expect.stringMatching(/^webauth-session=[\w-]+; Path=\/; HttpOnly; SameSite=Lax$/)]);
+      expect(sessions(answer)).toEqual([
+        expect.stringMatching(/^webauth-session=[\w-]+; Path=\/; HttpOnly; SameSite=Lax$/),
+      ]);
       const said = plain.headers.get('cache-control');
       expect(answer.headers.get('cache-control')).toBe(said ?? 'private, no-cache');
       if (said === null) expect(answer.headers.get('vary')).toMatch(/\bCookie$/);
@@ -254,8 +256,8 @@ describe.each(frameworks)('%s', (_, framework) => {
       const first = await logIn(life);
       const ends = clock.time + 3600_000;
       let told: Record<string, unknown> = {};
-      for (let i = 0; i < 3599; i++) {
-        clock.pass(1);
+      while (clock.time < ends - 30_000) {
+        clock.pass(29);
         const answer = await browser.fetch('/private');
         expect(answer.status).toBe(200);
         told = JSON.parse(answer.text);
@@ -478,7 +480,7 @@ describe('whatever happens, in whatever order', () => {
   it('an ended session never opens again, and a live one opens to its settled end and not beyond', async () => {
     let [opens, refusals] = [0, 0];
     await fc.assert(
-      fc.asyncProperty(lengths, fc.array(step, { minLength: 5, maxLength: 40 }), async (config, steps) => {
+      fc.asyncProperty(lengths, fc.array(step, { minLength: 15, maxLength: 50 }), async (config, steps) => {
         clock.reset();
         const baseUrl = 'https://example.org';
         const waa = createWAA({ baseUrl, secret, wls: wls.profile, now: clock.now, ...config });
@@ -493,7 +495,13 @@ describe('whatever happens, in whatever order', () => {
           const encoded = wls.respond(location, { principal, life: life ?? undefined });
           const { auth, cookie } = await waa.finishLogin(encoded, nonce, replaced);
           const settled = issue + Math.min(config.maxLife, life ?? Number.POSITIVE_INFINITY) * 1000;
-          known.push({ principal, settled, auth, cookies: [{ value: cookie as string, seen: clock.time }], ended: false });
+          known.push({
+            principal,
+            settled,
+            auth,
+            cookies: [{ value: cookie as string, seen: clock.time }],
+            ended: false,
+          });
         };
         for (const it of steps) {
           const one = 'which' in it ? known[it.which % Math.max(known.length, 1)] : undefined;
@@ -541,9 +549,9 @@ describe('whatever happens, in whatever order', () => {
           }
         }
       }),
-      { seed: 20130704, numRuns: 300 },
+      { seed: 20130704, numRuns: 400 },
     );
-    expect(Math.min(opens, refusals)).toBeGreaterThan(5_000);
+    expect(Math.min(opens, refusals)).toBeGreaterThan(2_000);
   });
 
   it('a socket is told of the end of its session once, by the clock or before', async () => {

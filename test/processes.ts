@@ -1,6 +1,8 @@
 import { type ChildProcess, spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { type IncomingHttpHeaders, request as send } from 'node:http';
 import { type AddressInfo, createServer } from 'node:net';
+import { delimiter, join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
 import { afterAll, onTestFinished } from 'vitest';
@@ -111,6 +113,21 @@ function launch(file: string, args: readonly string[], { env = {}, cwd = root }:
 
 async function read(stream: ChildProcess['stdout']): Promise<string> {
   return stream ? text(stream) : '';
+}
+
+/**
+ * Whether these programs of the system are there; where not, a sentence says how to get them.
+ * @throws Error in continuous integration, where they have to be.
+ */
+export function findPrograms(names: readonly string[]): boolean {
+  const { CI: integration, PATH = '' } = process.env;
+  const folders = PATH.split(delimiter);
+  const missing = names.filter((name) => !folders.some((folder) => existsSync(join(folder, name))));
+  if (missing.length === 0) return true;
+  const howTo = `some tests need ${missing.join(' and ')} on the PATH (Debian: apt-get install redis-server nginx-light)`;
+  if (integration) throw new Error(howTo);
+  console.warn(`Left out: ${howTo}.`);
+  return false;
 }
 
 /** Ports that nothing listens on just now. */

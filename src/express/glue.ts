@@ -139,9 +139,10 @@ export class Glue {
     this.#waa.note(auth, request.headers['user-agent']);
     const renewed = this.#waa.renew(auth);
     if (renewed === undefined) return { auth };
-    this.#setLate(response, this.#sessionCookie(renewed.cookie));
     const visitor = { auth: renewed.auth };
     kept(request)[this.#name] = visitor;
+    // Of a session that ended meanwhile it would take the place of the next one's cookie.
+    this.#setLate(response, this.#sessionCookie(renewed.cookie), () => this.#recheck(visitor).problem === undefined);
     return visitor;
   }
 
@@ -370,11 +371,15 @@ export class Glue {
   }
 
   /** Sets a cookie when the answer is known, and only on one that no cache keeps for others. */
-  #setLate(response: ServerResponse, cookie: string): void {
+  #setLate(response: ServerResponse, cookie: string, stands = () => true): void {
     const { writeHead } = response;
     response.writeHead = (...given: unknown[]) => {
       response.writeHead = writeHead;
-      if (isPrivate(response, given.at(-1))) response.appendHeader('Set-Cookie', cookie);
+      if (stands() && isPrivate(response, given.at(-1))) {
+        response.appendHeader('Set-Cookie', cookie);
+        // Node takes a list of pairs only where there is no other header.
+        if (isPairs(given.at(-1))) given.push((given.pop() as unknown[]).flat());
+      }
       return (writeHead as (...args: unknown[]) => ServerResponse).apply(response, given);
     };
   }
@@ -436,8 +441,12 @@ function isPrivate(response: ServerResponse, given: unknown): boolean {
 
 /** Headers as a list of names and values in turn, or of pairs. */
 function pairs(list: unknown[]): [unknown, unknown][] {
-  if (list.every(Array.isArray)) return list as [unknown, unknown][];
+  if (isPairs(list)) return list;
   return list.flatMap((name, i) => (i % 2 === 0 ? [[name, list[i + 1]] as [unknown, unknown]] : []));
+}
+
+function isPairs(given: unknown): given is [unknown, unknown][] {
+  return Array.isArray(given) && given.every(Array.isArray);
 }
 
 /** What is behind a guard is for this person only, unless the handler says otherwise. */

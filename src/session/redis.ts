@@ -167,7 +167,7 @@ export class RedisStore implements Store {
       if (link.caughtUp) pause = FIRST_RETRY;
       if (this.#why instanceof Refusal && !this.#linkedBefore) break;
       // Not all processes at the same time.
-      await delay(pause * (0.5 + Math.random() / 2), undefined, {}).catch(() => {});
+      await delay(pause * (0.5 + Math.random() / 2), undefined, { signal: this.#closing.signal }).catch(() => {});
     }
     this.#running = undefined;
     if (this.#why instanceof Refusal) this.#giveUp(this.#why);
@@ -340,7 +340,7 @@ class Link {
       return await this.#bounded(question(this.#commands));
     } catch (error) {
       // It was made a replica.
-      if (error instanceof Error && error.message.startsWith('READONLY')) this.end(error);
+      if (error instanceof Error && error.message.includes('READONLY')) this.end(error);
       throw error;
     }
   }
