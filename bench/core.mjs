@@ -3,11 +3,12 @@ import { createCipheriv, createDecipheriv, createSecretKey, createVerify, random
 import { readFileSync } from 'node:fs';
 import { sealData, unsealData } from 'iron-session';
 import passportRaven from 'passport-raven';
-import { createWAA, ravenDemo, verifyResponse } from '../dist/index.js';
+import { createWAA, MemoryStore, ravenDemo, verifyResponse } from '../dist/index.js';
 import { parseResponse, signedPart } from '../dist/response.js';
+import { Ended } from '../dist/session/ended.js';
 import { forgeEngine, opensslEngine } from '../dist/signature.js';
 import { createWLS } from '../dist/wls/index.js';
-import { bySpeed, compare, inProcess, interleave } from './measure.mjs';
+import { bySpeed, collectAll, compare, inProcess, interleave } from './measure.mjs';
 
 const MOST = { rounds: 31, seconds: 30 };
 
@@ -76,12 +77,47 @@ function refusal(text) {
   };
 }
 
+/** Tells the one that listens to it of sessions that were ended, and keeps nothing of them itself. */
+class Telling extends MemoryStore {
+  async subscribe(folder, subscriber) {
+    this.tell = (entry) => subscriber.changed(entry);
+    return super.subscribe(folder, subscriber);
+  }
+}
+
+const MANY = 1_000_000;
+
+/** Sessions that were ended: as stores keep them, under the hash of their id. */
+function* ended(count) {
+  const expires = new Date(Date.now() + 7200_000);
+  for (let i = 0; i < count; i++) yield { key: `ended:${randomBytes(32).toString('base64url')}`, value: '', expires };
+}
+
+/** A session check in a process that knows of so many ended sessions. */
+async function checkBeside(count) {
+  const store = new Telling();
+  const { waa, cookie } = await session({ store });
+  for (const entry of ended(count)) store.tell(entry);
+  return { waa, check: () => waa.openSession(cookie).principal === 'test0001' };
+}
+
+/** Bytes that a process keeps for each ended session, and characters of a session cookie with two ptags. */
+export async function sizes() {
+  const known = new Ended();
+  const before = collectAll();
+  for (const entry of ended(MANY)) known.learn(entry, Date.now() / 1000);
+  const bytes = (collectAll() - before) / known.size;
+  const { waa, cookie } = await session({}, { ptags: ['current', 'current-student'] });
+  await waa.close();
+  return { bytes, cookie: cookie.length };
+}
+
 /** A session, its cookie, and what opens the cookie. */
-async function session() {
+async function session(config = {}, overrides = {}) {
   const wls = createWLS();
-  const waa = createWAA({ baseUrl: 'http://localhost:3000', wls: wls.profile });
+  const waa = createWAA({ baseUrl: 'http://localhost:3000', wls: wls.profile, ...config });
   const { location, nonce } = waa.startLogin('/');
-  const { cookie, auth } = await waa.finishLogin(wls.respond(location), nonce);
+  const { cookie, auth } = await waa.finishLogin(wls.respond(location, overrides), nonce);
   return { waa, cookie, auth };
 }
 
@@ -111,6 +147,7 @@ async function ironOpen(auth) {
 /** Operations per second of processor time, by name and round. */
 export async function runCore() {
   const { waa, cookie, auth } = await session();
+  const [few, many] = [await checkBeside(100), await checkBeside(MANY)];
   const runs = {
     verifyResponse: () => verifyResponse(encoded, expected).principal === 'test0001',
     'crypto.verify': () => verify('sha1', signedBytes, key.key, sig),
@@ -120,6 +157,8 @@ export async function runCore() {
     ...named(worst),
     'opening a session cookie': () => waa.openSession(cookie).principal === 'test0001',
     'bare AES-256-GCM': bareOpen(cookie),
+    'session check beside 100 ended': few.check,
+    'session check beside 1,000,000 ended': many.check,
     'iron-session': await ironOpen(auth),
     'engine: openssl': () => opensslEngine.verify(key, signed, sig),
     'engine: forge': () => forgeEngine.verify(key, signed, sig),
@@ -127,7 +166,7 @@ export async function runCore() {
   const contenders = {};
   for (const [name, run] of Object.entries(runs)) contenders[name] = await inProcess(name, run);
   const rates = await interleave(contenders, MOST);
-  await waa.close();
+  await Promise.all([waa.close(), few.waa.close(), many.waa.close()]);
   return rates;
 }
 
@@ -170,6 +209,11 @@ export function coreRatios(rates) {
       goal: 60,
       chart: 'open cookie / iron-session',
       note: 'version 8, unsealing the same facts',
+    }),
+    compare(rates, 'session check beside 1,000,000 ended', 'session check beside 100 ended', {
+      goal: 0.77,
+      chart: '10⁶ ended sessions / 100',
+      note: 'opening a cookie in a process that knows of so many ended sessions',
     }),
     compare(rates, usual, 'verifyResponse', { note: 'of what is not right but for its last character' }),
     compare(rates, 'engine: forge', 'engine: openssl', { note: 'used where the system refuses SHA-1' }),

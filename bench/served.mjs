@@ -1,6 +1,6 @@
 // What is done for requests and handshakes: servers and the load are processes of their own, and each server says how
 // much processor time it spent on a batch.
-import { fork } from 'node:child_process';
+import { fork, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { compare, interleave } from './measure.mjs';
 
@@ -76,6 +76,11 @@ const hostile = {
   'a run of equals signs': `webauth-sessio${'='.repeat(HEADER)}`,
 };
 
+/** What needs a redis-server is left out where there is none. */
+const redis = 'route behind require(), with Redis';
+const withRedis = spawnSync('redis-server', ['--version']).status === 0 ? redis : undefined;
+if (withRedis === undefined) console.log('Left out: what needs redis-server (Debian: apt-get install redis-server).');
+
 /** Operations per second of the server's processor time, by name and round. */
 export async function runServed() {
   try {
@@ -92,7 +97,7 @@ async function contenders() {
     await ask(load, { ...batch, count: warmUp });
     found[name] = { sample: () => sample({ server, load, batch }) };
   };
-  for (const name of ['bare route', 'route behind require()', 'route behind passport']) {
+  for (const name of ['bare route', 'route behind require()', withRedis, 'route behind passport'].filter(Boolean)) {
     const server = start('servers.mjs', name);
     const { port, cookie } = await hear(server);
     await add(name, server, { ...pages, port, request: get(`Cookie: ${cookie}`) });
@@ -118,6 +123,15 @@ export function servedRatios(rates) {
       chart: 'Express require() / bare',
       note: 'Express without any middleware of ours, sent the same cookie',
     }),
+    ...(withRedis === undefined
+      ? []
+      : [
+          compare(rates, redis, ours, {
+            goal: 0.9,
+            chart: 'sessions in Redis / in memory',
+            note: 'the same route; a request asks neither store',
+          }),
+        ]),
     compare(rates, ours, 'route behind passport', {
       goal: 1.2,
       chart: 'require() / passport',

@@ -1,5 +1,6 @@
 // One server, in a process of its own: node bench/servers.mjs NAME. Says to its parent where it listens and what a client
 // that is logged in sends, and then, each time it is asked, how much processor time it has spent.
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createServer } from 'node:http';
 import express from 'express';
@@ -17,12 +18,33 @@ const origin = 'http://localhost:3000';
 const greet = (principal) => `Hello, ${principal}.`;
 
 /** An application of ours, and the cookie of somebody who logged in to it. */
-async function ours() {
+async function ours(store) {
   const wls = createWLS();
-  const waa = createWAA({ baseUrl: origin, wls: wls.profile });
+  const waa = createWAA({ baseUrl: origin, wls: wls.profile, ...(store && { store }) });
   const { location, nonce } = waa.startLogin('/');
   const { cookie } = await waa.finishLogin(wls.respond(location), nonce);
   return { waa, cookie: `${waa.cookies.session}=${cookie}` };
+}
+
+async function guarded(store) {
+  const { waa, cookie } = await ours(store);
+  const auth = webauth(waa);
+  const app = express().use(auth);
+  app.get('/', auth.require(), (request, response) => response.send(greet(request.auth.principal)));
+  app.use(auth.failurePage);
+  return { handler: app, cookie };
+}
+
+async function redisStore() {
+  const { RedisStore } = await import('../dist/session/redis.js');
+  const probe = createServer().listen(0, '127.0.0.1');
+  await once(probe, 'listening');
+  const { port } = probe.address();
+  await new Promise((closed) => probe.close(closed));
+  const redis = spawn('redis-server', ['--port', port, '--bind', '127.0.0.1', '--save', ''], { stdio: 'ignore' });
+  process.on('exit', () => redis.kill());
+  for (const signal of ['SIGTERM', 'SIGINT']) process.on(signal, () => process.exit());
+  return new RedisStore({ url: `redis://127.0.0.1:${port}` });
 }
 
 const servers = {
@@ -34,12 +56,12 @@ const servers = {
   },
 
   async 'route behind require()'() {
-    const { waa, cookie } = await ours();
-    const auth = webauth(waa);
-    const app = express().use(auth);
-    app.get('/', auth.require(), (request, response) => response.send(greet(request.auth.principal)));
-    app.use(auth.failurePage);
-    return { handler: app, cookie };
+    return guarded();
+  },
+
+  /** With a Redis of its own. */
+  async 'route behind require(), with Redis'() {
+    return guarded(await redisStore());
   },
 
   /**

@@ -25,6 +25,10 @@ const servers = new Set<RedisServer>();
 afterAll(async () => {
   await Promise.all([...servers].map((server) => server.remove()));
 });
+// A run that is broken off gets no further than this.
+process.once('exit', () => {
+  for (const server of servers) void server.stop('SIGKILL');
+});
 
 /** A redis-server on a port of this machine, with a folder of its own; gone when the test file is over. */
 export class RedisServer {
