@@ -1,24 +1,19 @@
 import { randomBytes } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
-import { createClient } from 'redis';
 import { callable, checkOptions, isText, type Rules, text } from '../options.js';
+import { away, Link, type LinkOptions, Refusal } from './redis-link.js';
 import { type Entry, folderOf, type Store, type Subscriber } from './store.js';
 
 // Milliseconds.
-const PATIENCE = 2000;
-const BEACON_EVERY = 1000;
 const FIRST_RETRY = 100;
 const LAST_RETRY = 2000;
 /** Redis keeps what has expired for this long, since clocks differ. */
 const GRACE = 60_000;
 
-const BEACONS_UNHEARD = 4;
-/** How many questions may wait for their answers. */
-const QUEUE = 10_000;
 /** How many entries are listed by one question, about. */
 const CHUNK = 1000;
 
-export interface RedisStoreOptions {
+export interface RedisStoreOptions extends LinkOptions {
   /** Such as `redis://localhost:6379`, or with `rediss:` over TLS. It may name a user, a password and a database. */
   readonly url: string;
   /** Those of the url by default. */
@@ -67,7 +62,7 @@ export class RedisStore implements Store {
     // A replica that took over may have missed the last changes.
     const promoted = info('second_repl_offset') !== '-1';
     const args = [info('run_id'), known, newName(), bit(durable), bit(!promoted)];
-    return (await link.run(scripts.mark, [`${this.#prefix}mark`], args)) as string;
+    return (await link.run(scripts.mark, [this.#markKey], args)) as string;
   }
 
   async next(): Promise<number> {
@@ -176,7 +171,7 @@ export class RedisStore implements Store {
   /** Makes a link, and returns it when it has ended. */
   async #linkUp(attempted: () => void): Promise<Link> {
     const { signal } = this.#closing;
-    const link = new Link(this.#options, `${this.#prefix}beacon:${newName()}`);
+    const link = new Link(this.#options, `${this.#prefix}beacon:${newName()}`, this.#markKey);
     const stop = () => link.end(this.#why);
     signal.addEventListener('abort', stop);
     link
@@ -230,6 +225,10 @@ export class RedisStore implements Store {
     this.#subscriptions.clear();
   }
 
+  get #markKey(): string {
+    return `${this.#prefix}mark`;
+  }
+
   #channel(folder: string): string {
     // Redis keeps the keys of its databases apart, and not their channels.
     return `${this.#prefix}${this.#database}:changes:${folder}`;
@@ -268,166 +267,12 @@ export class RedisStore implements Store {
   }
 }
 
-type Client = ReturnType<typeof connectable>;
-type Listener = (message: string) => void;
-
-/** This Redis cannot be used, however long one waits. */
-class Refusal extends TypeError {}
-
 /** Who is told of a folder, and whom to tell when that has begun, or never will. */
 interface Subscription {
   readonly folder: string;
   readonly subscriber: Subscriber;
   readonly resolve: () => void;
   readonly reject: (why: Error) => void;
-}
-
-/**
- * Two connections: one is asked, the other one listens. Whatever goes wrong with either ends both, and there is no way
- * back: what begins anew cannot be half alive.
- */
-class Link {
-  readonly #commands: Client;
-  readonly #listening: Client;
-  readonly #beacon: string;
-  /** When the beacons were sent that were not heard yet, by what they say. */
-  readonly #unheard = new Map<string, number>();
-  readonly #waiting = new Set<(why: Error) => void>();
-  #timer: NodeJS.Timeout | undefined;
-  #count = 0;
-  #ended = (_: Error): void => {};
-  readonly ended: Promise<Error>;
-  over: Error | undefined;
-  /** All subscribers know what they have missed. */
-  caughtUp = false;
-
-  /** @param beacon a channel of this link alone. */
-  constructor(options: RedisStoreOptions, beacon: string) {
-    this.#beacon = beacon;
-    this.ended = new Promise((resolve) => {
-      this.#ended = resolve;
-    });
-    [this.#commands, this.#listening] = [connectable(options), connectable(options)];
-    for (const client of [this.#commands, this.#listening]) {
-      // A connection that is being made can neither be ended nor should it keep the process alive.
-      client.on('connect', () => (this.over ? client.destroy() : client.ref())).unref();
-      client.on('error', this.end).on('end', () => this.end(new Error('the connection has ended')));
-    }
-  }
-
-  /**
-   * @param heard is told when a beacon was sent that has come back just now. What was published before it has come too,
-   *   since Redis keeps the order; and a connection that only looks healthy brings none.
-   */
-  async open(heard: (sent: number) => void): Promise<void> {
-    await this.#bounded(Promise.all([this.#commands.connect(), this.#listening.connect()]));
-    const info = await this.info();
-    if (info('role') !== 'master') throw new Error('it is a replica, which does not take what it is told');
-    if (info('maxmemory_policy') !== 'noeviction') throw new Refusal(evicts(info('maxmemory_policy')));
-    await this.listen(this.#beacon, (message) => {
-      const sent = this.#unheard.get(message);
-      if (sent === undefined) return;
-      this.#unheard.clear();
-      heard(sent);
-    });
-    if (!this.over) this.#timer = setInterval(() => this.#sendBeacon(), BEACON_EVERY).unref();
-  }
-
-  /** Asks Redis something: settled soon, whatever happens. */
-  async ask<T>(question: (redis: Client) => Promise<T>): Promise<T> {
-    if (this.over) throw away(this.over);
-    try {
-      return await this.#bounded(question(this.#commands));
-    } catch (error) {
-      // It was made a replica.
-      if (error instanceof Error && error.message.includes('READONLY')) this.end(error);
-      throw error;
-    }
-  }
-
-  async run(script: string, keys: string[], args: string[]): Promise<unknown> {
-    return this.ask((redis) => redis.eval(script, { keys, arguments: args }));
-  }
-
-  /** What Redis says of itself, by name. */
-  async info(): Promise<(name: string) => string> {
-    const info = await this.ask((redis) => redis.info());
-    const facts = new Map(info.split('\r\n').map((line) => line.split(':', 2) as [string, string]));
-    return (name) => {
-      const fact = facts.get(name);
-      if (fact === undefined) throw new Refusal(`this Redis does not say what its ${name} is, which has to be known`);
-      return fact;
-    };
-  }
-
-  /** Whether all that was ever confirmed is on the disk. */
-  async writesAtOnce(): Promise<boolean> {
-    // Not every user may ask this.
-    const config: Record<string, string> = await this.ask((redis) => redis.configGet('*appendfsync*')).catch(
-      () => ({}),
-    );
-    return config['appendfsync'] === 'always' && config['no-appendfsync-on-rewrite'] === 'no';
-  }
-
-  async listen(channel: string, listener: Listener): Promise<void> {
-    if (this.over) throw away(this.over);
-    await this.#bounded(this.#listening.subscribe(channel, listener));
-  }
-
-  leave(channel: string, listener: Listener): void {
-    if (!this.over) this.#bounded(this.#listening.unsubscribe(channel, listener)).catch(this.end);
-  }
-
-  readonly end = (why: Error): void => {
-    if (this.over) return;
-    this.over = why;
-    clearInterval(this.#timer);
-    for (const fail of this.#waiting) fail(away(why));
-    for (const client of [this.#commands, this.#listening]) client.destroy();
-    this.#ended(why);
-  };
-
-  #sendBeacon(): void {
-    // Counted, not timed: a process that stood still has not listened either.
-    if (this.#unheard.size >= BEACONS_UNHEARD) return this.end(new Error('it does not tell of changes any more'));
-    this.#count += 1;
-    const message = String(this.#count);
-    this.#unheard.set(message, performance.now());
-    // One that is not sent is not heard either.
-    this.ask((redis) => redis.publish(this.#beacon, message)).catch(() => {});
-  }
-
-  /** The client's own timeouts do not bound the time that a reply takes. */
-  async #bounded<T>(answer: Promise<T>): Promise<T> {
-    let fail = (_: Error): void => {};
-    const over = new Promise<never>((_, reject) => {
-      fail = reject;
-    });
-    const late = () => this.end(new Error(`it has not answered for ${PATIENCE / 1000} seconds`));
-    const timer = setTimeout(late, PATIENCE);
-    this.#waiting.add(fail);
-    try {
-      return await Promise.race([answer, over]);
-    } finally {
-      clearTimeout(timer);
-      this.#waiting.delete(fail);
-    }
-  }
-}
-
-/** A client that does nothing by itself: it neither waits, nor tries again, nor keeps anything for later. */
-function connectable({ url, username, password }: RedisStoreOptions) {
-  return createClient({
-    url,
-    ...(username !== undefined && { username }),
-    ...(password !== undefined && { password }),
-    socket: { reconnectStrategy: false, connectTimeout: PATIENCE },
-    disableOfflineQueue: true,
-    commandsQueueMaxLength: QUEUE,
-    commandOptions: { timeout: 0 },
-    maintNotifications: 'disabled',
-    disableClientInfo: true,
-  });
 }
 
 /** What is on a channel may be anybody's. */
@@ -440,22 +285,6 @@ function parseChange(message: string): Entry | undefined {
   } catch {
     return undefined;
   }
-}
-
-function away(why: Error): Error {
-  return why instanceof Refusal ? why : new Error(`Redis cannot be used just now: ${reason(why)}`, { cause: why });
-}
-
-/** Of several addresses that were tried, the first one says why. */
-function reason(why: Error): string {
-  return why instanceof AggregateError ? String(why.errors[0]?.message) : why.message;
-}
-
-function evicts(policy: string): string {
-  return (
-    `this Redis may forget which sessions were ended: its maxmemory-policy is ${policy}. ` +
-    'Run CONFIG SET maxmemory-policy noeviction, and write maxmemory-policy noeviction into its redis.conf'
-  );
 }
 
 function newName(): string {

@@ -105,7 +105,10 @@ export class Sessions {
     const end = sessionEnd(times.issue, life, lifetimes);
     const login = await this.#ask(() => store.next());
     const session = { ...who, login, ...times, ...end, mark, anchor: anchorOf(anchor) };
-    if (anchor !== undefined) await this.#ask(() => this.#join(session));
+    if (anchor !== undefined) {
+      await this.#ask(() => this.#join(session));
+      if (this.isSpent(anchor)) throw revoked('the browser has logged out meanwhile');
+    }
     return session;
   }
 
@@ -175,10 +178,8 @@ export class Sessions {
    * @throws SessionError if the store cannot be told: it is, as soon as it can be.
    */
   async logOut(auth: Auth): Promise<void> {
-    const { group } = auth;
-    const ends = group === '' ? this.endOf(auth) : await this.#groupEnd(auth);
     try {
-      await this.#ask(() => (group === '' ? this.#live.end(auth, ends) : this.#live.endNamed(group, ends)));
+      await this.#ask(() => (auth.group === '' ? this.#live.end(auth, this.endOf(auth)) : this.#endGroup(auth)));
     } catch {
       throw storeAway('the session is ended here, and other machines may not know it yet');
     }
@@ -259,9 +260,16 @@ export class Sessions {
     await this.#options.store.put(`anchor.${anchor}:${digest(id)}`, '', new Date(expires));
   }
 
+  /** First at once, and then for as long as the last one lasts: what is bound between the two finds the end there. */
+  async #endGroup(auth: Auth): Promise<void> {
+    const soon = new Date(Math.max(this.endOf(auth).getTime(), this.#options.now().getTime() + DAY));
+    await this.#live.endNamed(auth.group, soon).catch(() => {});
+    await this.#live.endNamed(auth.group, await this.#groupEnd(auth, soon));
+  }
+
   /** When the last session ends that is bound to the same anchor, of whichever application. */
-  async #groupEnd(auth: Auth): Promise<Date> {
-    const ends = [this.endOf(auth).getTime(), this.#options.now().getTime() + DAY];
+  async #groupEnd(auth: Auth, least: Date): Promise<Date> {
+    const ends = [least.getTime()];
     try {
       const bound = await this.#ask(() => this.#options.store.list(`anchor.${auth.group}`));
       ends.push(...bound.map(({ expires }) => expires.getTime()));

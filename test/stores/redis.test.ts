@@ -103,6 +103,28 @@ describe.skipIf(!findRedis())('RedisStore', () => {
     expect(all).toEqual([...new Set(all)].sort((a, b) => a - b));
   });
 
+  it('is caught up with anew where somebody has emptied Redis, though another process has begun there since', async () => {
+    for (const another of [false, true]) {
+      const { store, missed } = await openTold(redis.url);
+      const mark = await store.mark();
+      const seen = missed();
+      let [beacons, last] = [0, store.lag()];
+      const heardBeacons = () => {
+        const lag = store.lag();
+        if (lag < last) beacons += 1;
+        last = lag;
+        return beacons;
+      };
+      // With which it looks at the mark.
+      await expect.poll(heardBeacons, patiently).toBe(2);
+      expect(missed()).toBe(seen);
+      await redis.ask('FLUSHALL');
+      const others = another ? await open(redis.url).mark() : undefined;
+      await expect.poll(missed, patiently).toBe(seen + 1);
+      expect(await store.mark(mark)).toBe(others ?? mark);
+    }
+  });
+
   it('keeps stores of different prefixes and databases apart', async () => {
     await redis.ask('FLUSHALL');
     const heard: string[] = [];
