@@ -36,6 +36,9 @@ async function installTarball(): Promise<void> {
   // --install-links copies folders, as if they came from the registry. The peers are left out: they are optional, or
   // another package than ours is to work without them.
   await npm(project, 'install', '--offline', '--install-links', '--legacy-peer-deps', '--ignore-scripts');
+  // Two entries are for those who have these. They are found there, and not beside what was installed.
+  mkdirSync(join(folder, 'node_modules'));
+  for (const name of ['lmdb', 'redis']) symlinkSync(tool(name), join(folder, 'node_modules', name), 'junction');
 }
 
 /** Where we have the packages that ours needs to run, and theirs. */
@@ -204,10 +207,13 @@ describe('the types of the installed package', () => {
     import { createServer } from 'node:http';
     import { type Auth, type Config, createWAA, KeySet, MemoryStore, StatusError, type Store, verifyResponse } from 'ucam-webauth';
     import { webauth } from 'ucam-webauth/express';
+    import { LmdbStore } from 'ucam-webauth/lmdb';
+    import { RedisStore } from 'ucam-webauth/redis';
     import { authenticateUpgrade, refuseUpgrade } from 'ucam-webauth/websocket';
     import { createWLS } from 'ucam-webauth/wls';
 
-    const store: Store = new MemoryStore();
+    const stores: Store[] = [new LmdbStore({ path: '/tmp/x' }), new RedisStore({ url: 'redis://localhost' })];
+    const store: Store = stores[0] ?? new MemoryStore();
     const wls = createWLS({ accounts: [{ principal: 'spqr1', ptags: ['current'] }] });
     const config: Config = { baseUrl: 'http://localhost:3000', secret: process.env['SECRET'], wls: wls.profile, store };
     const waa = createWAA(config);
