@@ -193,7 +193,15 @@ function beginsSession({ response }: View, answer: Answer, { site: { cookies } }
 }
 
 function endsSession(seen: View, answer: Answer, world: World): boolean {
-  return cookieSet(answer, world.site.cookies.session) === '' && !isLogout(seen, world);
+  const isCleared = cookieSet(answer, world.site.cookies.session) === '';
+  return isCleared && !isLogout(seen, world) && !bringsBroken(seen, world);
+}
+
+/** A cookie of which none of ours is beside it, and that is none of ours, or not with the anchor that it came with. */
+function bringsBroken({ headers, member }: View, { site, members }: World): boolean {
+  const values = cookies(headers, site.cookies.session);
+  const isKnown = only(values, members) !== undefined;
+  return values.length === 1 && (!isKnown || (member === undefined && site.cookies.anchor !== undefined));
 }
 
 function setsNonce(_seen: View, answer: Answer, { site }: World): boolean {
