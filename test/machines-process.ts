@@ -9,8 +9,7 @@ import { WebSocket, WebSocketServer } from 'ws';
 import type { Config } from '../src/config.js';
 import { webauth } from '../src/express/index.js';
 import { KeySet } from '../src/keys.js';
-import { LmdbStore } from '../src/session/lmdb.js';
-import { RedisStore } from '../src/session/redis.js';
+import type { Store } from '../src/session/store.js';
 import { createWAA, type WAA } from '../src/waa.js';
 import { acceptUpgrades } from '../src/websocket/index.js';
 import type { Browser, Page } from './processes.js';
@@ -48,7 +47,7 @@ export class Machine {
   #child!: ChildProcess;
   #ended: Promise<unknown> = Promise.resolve();
   #look = (): void => {};
-  #address = '';
+  #url = '';
   /** All that it has printed: errors of the store and warnings, and what nobody caught. */
   output = '';
 
@@ -78,8 +77,13 @@ export class Machine {
     }
     this.output = '';
     const [, port] = await this.printed(/^listening on (\d+)$/m);
-    this.#address = `127.0.0.1:${port}`;
+    this.#url = `http://127.0.0.1:${port}`;
     if (this.#settings.awaits !== false) await this.printed(/^(?:ready|not ready: .*)$/m);
+  }
+
+  /** Where it listens. */
+  get url(): string {
+    return this.#url;
   }
 
   /** Resolves as soon as the output matches; rejects if the process ends before it does. */
@@ -111,7 +115,7 @@ export class Machine {
   ): Promise<Page> {
     const { origin, host } = new URL(this.#settings.baseUrl);
     const headers = { Host: host, Origin: origin, ...options.headers };
-    return inTime(browser.ask(`http://${this.#address}${path}`, { ...options, headers }), path);
+    return inTime(browser.ask(this.#url + path, { ...options, headers }), path);
   }
 
   /** Asks for a page as a program does, and says with which status it was answered. */
@@ -123,7 +127,7 @@ export class Machine {
   async connect({ cookieHeader }: Browser, path = '/socket'): Promise<Connection> {
     const { origin, host } = new URL(this.#settings.baseUrl);
     const headers = { Host: host, Origin: origin, Cookie: cookieHeader };
-    const socket = new WebSocket(`ws://${this.#address}${path}`, { headers });
+    const socket = new WebSocket(this.#url.replace('http', 'ws') + path, { headers });
     const closed = new Promise<number>((resolve) => socket.on('close', resolve));
     const refused = new Promise<IncomingMessage>((resolve) =>
       socket.once('unexpected-response', (_, answer) => {
@@ -181,12 +185,18 @@ function deedsOf(waa: WAA) {
   };
 }
 
-function serve({ baseUrl, secret, store, authUrl, keys, config = {}, awaits = true }: Settings): void {
+/** Loads that one only, since each takes a while. */
+async function open(store: Settings['store']): Promise<Store> {
+  if ('redis' in store) return new (await import('../src/session/redis.js')).RedisStore({ url: store.redis });
+  return new (await import('../src/session/lmdb.js')).LmdbStore({ path: store.lmdb });
+}
+
+async function serve({ baseUrl, secret, store, authUrl, keys, config = {}, awaits = true }: Settings): Promise<void> {
   process.on('unhandledRejection', (reason) => console.log('nobody caught:', reason));
   const waa = createWAA({
     baseUrl,
     secret,
-    store: 'redis' in store ? new RedisStore({ url: store.redis }) : new LmdbStore({ path: store.lmdb }),
+    store: await open(store),
     wls: { name: 'test', authUrl, keys: KeySet.from(keys), oldVersionPtags: ['current'], requirePtags: [] },
     log: ({ level, event, message }) => {
       if (event === 'store' || event === 'start') console.log(`${level}: ${message}`);
@@ -212,4 +222,4 @@ function serve({ baseUrl, secret, store, authUrl, keys, config = {}, awaits = tr
   acceptUpgrades(server, new WebSocketServer({ noServer: true }), waa, { path: `${home}socket` });
 }
 
-if (process.argv[1] === self) serve(JSON.parse(process.argv[2] as string) as Settings);
+if (process.argv[1] === self) await serve(JSON.parse(process.argv[2] as string) as Settings);

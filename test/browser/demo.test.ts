@@ -265,6 +265,34 @@ describe.skipIf(executablePath === undefined)('the demonstration, in Chromium', 
   );
 
   it(
+    'shows a person all of their sessions, and ends another one of them',
+    visit(async (page, context) => {
+      await logIn(page, 'test0004');
+      const other = await (await context.browser()?.newContext())?.newPage();
+      if (other === undefined) return expect.fail('there is no browser');
+      await logIn(other, 'test0004');
+      await other.getByText('It is open.').waitFor();
+      await page.reload();
+      const sessions = page.getByRole('listitem').filter({ hasText: 'last seen' });
+      expect(await sessions.count()).toBe(2);
+      expect(await sessions.filter({ hasText: '(this one)' }).count()).toBe(1);
+      const end = sessions.filter({ hasNotText: '(this one)' }).getByRole('button', { name: /^End this session: / });
+      const closed = other.getByText('closed (4401, ERR_SESSION_REVOKED').waitFor({ timeout: 2000 });
+      await Promise.all([closed, enter(page, end)]);
+      await heading(page, 'You are test0004').waitFor();
+      expect(await sessions.count()).toBe(1);
+      await page.getByText('It is open.').waitFor();
+
+      await logIn(other, 'test0004');
+      await other.getByText('It is open.').waitFor();
+      const both = [page, other].map((one) => one.getByText('closed (4401').waitFor({ timeout: 2000 }));
+      await context.request.post(`${demo.url}/webauth/logout?everywhere=yes`, { headers: { Origin: demo.url } });
+      await Promise.all(both);
+      await other.context().close();
+    }),
+  );
+
+  it(
     'works by keyboard alone, and shows where one is',
     visit(async (page) => {
       await page.goto(demo.url);

@@ -1,0 +1,409 @@
+import { once } from 'node:events';
+import { Agent, request as send } from 'node:http';
+import { afterAll, afterEach, beforeEach, describe, expect, it, onTestFinished } from 'vitest';
+import type { Config } from '../src/config.js';
+import { KeySet } from '../src/keys.js';
+import { RedisStore } from '../src/session/redis.js';
+import { createWAA, type WAA } from '../src/waa.js';
+import { createWLS } from '../src/wls/index.js';
+import { wlsKey } from './helpers.js';
+import { Machine, type Settings } from './machines-process.js';
+import { Browser, freePorts, type Page } from './processes.js';
+import { secret } from './site.js';
+import { type Mode, TcpProxy } from './stores/proxy.js';
+import { findRedis, RedisServer } from './stores/redis-server.js';
+
+const baseUrl = 'http://localhost:3000';
+const wls = createWLS({ key: wlsKey.privateKey });
+const [kid] = wls.profile.keys.kids as [string];
+const keys = { [kid]: wlsKey.pem };
+const profile = { ...wls.profile, name: 'test', keys: KeySet.from(keys), requirePtags: [] };
+
+/** For how long the machines go on when they hear nothing: seconds. */
+const staleAfter = 3;
+const patiently = { timeout: 12_000, interval: 50 };
+const aof = ['appendonly yes', 'appendfsync always'];
+
+const unhandled: unknown[] = [];
+const note = (reason: unknown) => void unhandled.push(reason);
+process.on('unhandledRejection', note);
+afterAll(() => {
+  process.off('unhandledRejection', note);
+  expect(unhandled).toEqual([]);
+});
+
+const started: Machine[] = [];
+afterEach(async () => {
+  const all = started.splice(0);
+  await Promise.all(all.map((machine) => machine.kill()));
+  for (const { output } of all) expect(output).not.toContain('nobody caught');
+});
+
+async function start(redis: string, config: Partial<Config> = {}, more: Partial<Settings> = {}): Promise<Machine> {
+  const store = { redis };
+  const all = { staleAfter, ...config };
+  const machine = await Machine.start({ baseUrl, secret, store, authUrl: profile.authUrl, keys, config: all, ...more });
+  started.push(machine);
+  return machine;
+}
+
+async function logIn(principal: string, machine: Machine): Promise<Browser> {
+  const browser = new Browser();
+  expect((await comeBack(principal, machine, browser)).status).toBe(303);
+  return browser;
+}
+
+/** Goes to the login service and back. */
+async function comeBack(principal: string, machine: Machine, browser = new Browser(), other = machine): Promise<Page> {
+  const { headers } = await machine.ask(browser, '/');
+  const answer = encodeURIComponent(wls.respond(headers.location ?? '', { principal }));
+  return other.ask(browser, `/webauth/callback?WLS-Response=${answer}`);
+}
+
+async function logOut(browser: Browser, machine: Machine, query = ''): Promise<Page> {
+  return machine.ask(browser, `/webauth/logout${query}`, { method: 'POST' });
+}
+
+/** A copy of what a browser has: it hears nothing of what becomes of that. */
+function thief({ cookieHeader }: Browser): Browser {
+  return Object.defineProperty(new Browser(), 'cookieHeader', { value: cookieHeader });
+}
+
+/** Asks until the machine answers so; resolves to how long that took, in milliseconds. */
+async function until(machine: Machine, browser: Browser, wanted: number | readonly number[]): Promise<number> {
+  const began = performance.now();
+  await expect
+    .poll(async () => [wanted].flat().includes(await machine.status(browser)), { ...patiently, interval: 10 })
+    .toBe(true);
+  return performance.now() - began;
+}
+
+describe.skipIf(!findRedis())('without its Redis, an application', () => {
+  let redis: RedisServer;
+  beforeEach(async () => {
+    redis = await RedisServer.start();
+    return () => redis.remove();
+  });
+
+  it('goes on up to the bound and refuses past it, revives nobody, and recovers by itself', async () => {
+    const [a, b, lax] = await Promise.all([
+      start(redis.url),
+      start(redis.url),
+      start(redis.url, { dangerouslyAllowStaleSessions: true }),
+    ]);
+    const stays = await logIn('test0001', a);
+    const [early, late, own, elsewhere] = [
+      await logIn('test0002', a),
+      await logIn('test0002', b),
+      await logIn('test0003', a),
+      await logIn('test0003', b),
+    ];
+    const blocked = await logIn('test0004', b);
+    const before = await logIn('test0005', a);
+    const [earlyCopy, lateCopy, ownCopy, beforeCopy] = [early, late, own, before].map(thief) as [
+      Browser,
+      Browser,
+      Browser,
+      Browser,
+    ];
+    expect((await logOut(before, a)).status).toBe(303);
+    const [socket, laxSocket] = [await b.connect(stays), await lax.connect(stays)];
+    expect([socket.status, laxSocket.status]).toEqual([101, 101]);
+    // Began to log in before it, and comes back within it.
+    const caught = new Browser();
+    const { headers: asked } = await b.ask(caught, '/');
+
+    await redis.stop('SIGKILL');
+    const killed = performance.now();
+    expect(await a.status(stays)).toBe(200);
+    await saysMachines(await logOut(early, a));
+    expect(await a.status(earlyCopy)).toBe(401);
+    const went = await until(b, stays, 503);
+    console.info(`requests went on for ${went.toFixed(0)} ms after Redis was killed, of ${staleAfter} s`);
+    expect(performance.now() - killed).toBeGreaterThan(staleAfter * 1000 - 1_500);
+    expect(went).toBeLessThan(staleAfter * 1000 + 1_000);
+    await until(a, stays, 503);
+
+    const forPrograms = await b.ask(stays, '/', { headers: { Accept: 'application/json' } });
+    expect(forPrograms.headers).toMatchObject({ 'retry-after': '5', 'cache-control': 'no-store' });
+    expect(JSON.parse(forPrograms.body)).toMatchObject({ error: { code: 'ERR_STORE_UNAVAILABLE' } });
+    const forPeople = await b.ask(stays, '/');
+    expect(forPeople).toMatchObject({ status: 503, headers: { 'retry-after': '5' } });
+    expect(forPeople.headers['content-type']).toContain('text/html');
+    expect(forPeople.body).toContain('Please try again in a moment');
+    expect(forPeople.headers['set-cookie']).toBeUndefined();
+    expect(await socket.closed).toBe(1013);
+    expect(await b.connect(stays)).toMatchObject({ status: 503, headers: { 'retry-after': '5' } });
+    for (const path of ['/webauth/login?return=%2F', '/webauth/ticket', '/webauth/callback?WLS-Response=x']) {
+      const method = path.endsWith('ticket') ? 'POST' : 'GET';
+      const { status, headers } = await b.ask(stays, path, { method });
+      expect([path, status, headers.location]).toEqual([path, path.endsWith('=x') ? 400 : 503, undefined]);
+    }
+    const answer = encodeURIComponent(wls.respond(asked.location ?? '', { principal: 'test0006' }));
+    const returned = await b.ask(caught, `/webauth/callback?WLS-Response=${answer}`);
+    expect([returned.status, returned.headers.location]).toEqual([503, undefined]);
+    // Who has no session yet finds out only on the way back; and is not sent round again.
+    const newcomer = await comeBack('test0006', b);
+    expect([newcomer.status, newcomer.headers.location]).toEqual([503, undefined]);
+
+    await saysMachines(await logOut(late, a));
+    await saysMachines(await logOut(own, b, '?everywhere=yes'));
+    await expect(b.operate(new Browser(), 'block', 'test0004')).rejects.toThrow('ERR_STORE_UNAVAILABLE');
+    // It was asked for by name: what others ended meanwhile is let in, and it is in the log.
+    for (const browser of [stays, earlyCopy, lateCopy, elsewhere, blocked]) expect(await lax.status(browser)).toBe(200);
+    expect(await lax.status(beforeCopy)).toBe(401);
+    expect(await Promise.race([laxSocket.closed, 'open'])).toBe('open');
+    expect(lax.output).toMatch(/^warn: dangerouslyAllowStaleSessions is on/m);
+    expect(lax.output).toMatch(/^error: nothing was heard of the store for 3 s: sessions are trusted all the same$/m);
+    expect(b.output).toMatch(/^error: nothing was heard of the store for 3 s: sessions are refused/m);
+
+    const used = await b.heap(new Browser());
+    const statuses = await flood(b, 10_000, stays);
+    const more = ((await b.heap(new Browser())) - used) / 2 ** 20;
+    console.info(`10,000 requests meanwhile: ${more.toFixed(1)} MB more in memory`);
+    expect(statuses).toEqual(new Set([503]));
+    expect(more).toBeLessThan(4);
+
+    await redis.start();
+    const healed = await Promise.all([a, b, lax].map((machine) => until(machine, stays, 200)));
+    console.info(`in use again ${Math.max(...healed).toFixed(0)} ms after Redis was back`);
+    const fresh = await start(redis.url);
+    for (const machine of [a, b, lax, fresh]) {
+      for (const browser of [earlyCopy, lateCopy, ownCopy, elsewhere, beforeCopy, blocked]) {
+        await until(machine, browser, 401);
+      }
+      expect(await machine.status(stays)).toBe(200);
+    }
+    expect((await comeBack('test0004', fresh)).status).toBe(403);
+    expect((await comeBack('test0006', b)).status).toBe(303);
+  }, 60_000);
+
+  /** The cookie is gone, and the page says what is not known yet. */
+  const saysMachines = async ({ status, headers, body }: Page) => {
+    expect(status).toBe(503);
+    expect(body).toContain('other machines may not know');
+    expect(headers['set-cookie']).toEqual(
+      expect.arrayContaining([expect.stringMatching(/^webauth-session=; .*Max-Age=0/)]),
+    );
+  };
+
+  it('that starts meanwhile answers 503, and works once Redis is there', async () => {
+    const [port = 0] = await freePorts(1);
+    const silent = await TcpProxy.to(redis.port, 'silent');
+    const refused = await TcpProxy.to(redis.port, 'refuse');
+    const [running, ...late] = await Promise.all([
+      start(redis.url),
+      start(silent.url),
+      start(refused.url),
+      start(`redis://127.0.0.1:${port}`, {}, { awaits: false }),
+    ]);
+    const stays = await logIn('test0001', running);
+    for (const machine of late) {
+      expect(await machine.status(stays)).toBe(503);
+      expect((await machine.connect(stays)).status).toBe(503);
+      expect((await comeBack('test0002', machine)).status).toBe(503);
+    }
+    for (const machine of late.slice(0, 2)) {
+      expect(machine.output).toMatch(/^ready$/m);
+      expect(machine.output).toMatch(/^error: the store cannot be reached: it has not answered yet$/m);
+    }
+    await Promise.all([silent.set('pass'), refused.set('pass')]);
+    for (const machine of late.slice(0, 2)) {
+      await until(machine, stays, 200);
+      expect((await comeBack('test0003', machine)).status).toBe(303);
+    }
+    expect(await late[2]?.status(stays)).toBe(503);
+  });
+
+  it('is not used with another eviction policy, whenever it comes, and the log says what to do', async () => {
+    const running = await start(redis.url);
+    const stays = await logIn('test0001', running);
+    const ended = await logIn('test0002', running);
+    const copy = thief(ended);
+    await logOut(ended, running);
+    await redis.stop('SIGKILL');
+    await redis.start(['maxmemory-policy allkeys-lru']);
+    const [awaiting, careless] = await Promise.all([start(redis.url), start(redis.url, {}, { awaits: false })]);
+    expect(awaiting.output).toMatch(
+      /^not ready: TypeError: .*policy is allkeys-lru.*CONFIG SET maxmemory-policy noevi/m,
+    );
+    await until(running, stays, 503);
+    await careless.printed(/^error: .*policy is allkeys-lru.*CONFIG SET maxmemory-policy noeviction/m);
+    for (const machine of [awaiting, careless]) {
+      expect(await machine.status(stays)).toBe(503);
+      expect((await machine.connect(stays)).status).toBe(503);
+    }
+    await redis.ask('CONFIG', 'SET', 'maxmemory-policy', 'noeviction');
+    await until(running, stays, 200);
+    expect(await running.status(copy)).toBe(401);
+    const fresh = await start(redis.url);
+    expect([await fresh.status(copy), await fresh.status(stays)]).toEqual([401, 200]);
+  });
+
+  const broken: [string, Mode][] = [
+    ['takes ten seconds', { delay: 10_000 }],
+    ['takes what it is sent and never answers', 'silent'],
+    ['holds back what is told', 'deaf'],
+    ['lets nobody through', 'refuse'],
+  ];
+  it('behind a network that is broken lets in nobody past the bound whom others have logged out', async () => {
+    const a = await start(redis.url);
+    const wires = await Promise.all(broken.map(async ([name]) => ({ name, proxy: await TcpProxy.to(redis.port) })));
+    const behind = await Promise.all(wires.map(({ proxy }) => start(proxy.url)));
+    const stays = await logIn('test0001', a);
+    const leaves = await logIn('test0002', a);
+    const copy = thief(leaves);
+    const sockets = await Promise.all(behind.map((machine) => machine.connect(copy)));
+    await Promise.all(behind.map((machine) => until(machine, copy, 200)));
+
+    await Promise.all(wires.map(({ proxy }, i) => proxy.set((broken[i] as [string, Mode])[1])));
+    wires.at(-1)?.proxy.cut();
+    expect((await logOut(leaves, a)).status).toBe(303);
+    const answered = performance.now();
+    expect(await a.status(copy)).toBe(401);
+    const times = await Promise.all(behind.map((machine) => until(machine, copy, [401, 503])));
+    const closed = await Promise.all(sockets.map((socket) => socket.closed));
+    expect(performance.now() - answered).toBeLessThan(staleAfter * 1000 + 2_500);
+    for (const code of closed) expect([4401, 1013]).toContain(code);
+    for (const [i, time] of times.entries()) {
+      console.info(`a network that ${wires[i]?.name}: refused ${time.toFixed(0)} ms after the logout elsewhere`);
+      expect(time).toBeLessThan(staleAfter * 1000 + 2_000);
+    }
+    // And from then on: it is not let in again between two attempts to get through.
+    for (let i = 0; i < 20; i++) {
+      for (const machine of behind) expect([401, 503]).toContain(await machine.status(copy));
+    }
+    await Promise.all(wires.map(({ proxy }) => proxy.set('pass')));
+    for (const machine of behind) {
+      await until(machine, stays, 200);
+      expect(await machine.status(copy)).toBe(401);
+      expect((await machine.connect(stays)).status).toBe(101);
+    }
+  });
+
+  describe('of which it has another than before', () => {
+    /** A process of the application, as far as the store can tell. */
+    const open = (): WAA => {
+      const store = new RedisStore({ url: redis.url });
+      const waa = createWAA({ baseUrl, secret, store, wls: profile });
+      const close = async () => {
+        await waa.close();
+        await store.close();
+      };
+      closing.push(close);
+      return waa;
+    };
+    const closing: (() => Promise<void>)[] = [];
+    const closeAll = async () => void (await Promise.all(closing.splice(0).map((close) => close())));
+    afterEach(closeAll);
+
+    const logInAt = async (waa: WAA, principal: string): Promise<string> => {
+      const { location, nonce } = waa.startLogin('/');
+      return (await waa.finishLogin(wls.respond(location, { principal }), nonce)).cookie as string;
+    };
+    /** The code with which a session is refused; its person if it is not. */
+    const saysOf = (waa: WAA, cookie: string): string => {
+      try {
+        return waa.openSession(cookie).principal;
+      } catch (error) {
+        return (error as { code: string }).code;
+      }
+    };
+    const saysOfToken = async (waa: WAA, token: string): Promise<string> => {
+      try {
+        return (await waa.openToken(token)).principal;
+      } catch (error) {
+        return (error as { code: string }).code;
+      }
+    };
+
+    /** People who log in; some of them log out, before what is kept of Redis was written and after it. */
+    const live = async (snapshot: boolean) => {
+      const [a, b] = [open(), open()];
+      const stays = await logInAt(a, 'stays');
+      const makeToken = (name: string) => a.tokens.create({ principal: 'machine', name, ttl: 600 });
+      const [good, bad] = [await makeToken('good'), await makeToken('bad')];
+      const ended = await Promise.all(['first', 'then', 'all', 'blocked'].map((who) => logInAt(b, who)));
+      await a.endSession(a.openSession(ended[0]));
+      if (snapshot) await redis.ask('SAVE');
+      await b.endSession(b.openSession(ended[1]));
+      await b.endSessions('all');
+      await a.block('blocked');
+      expect(await b.tokens.revoke('machine', bad.handle)).toBe(true);
+      return { a, b, stays, good, bad, ended };
+    };
+    type Lived = Awaited<ReturnType<typeof live>>;
+
+    const expectEnded = async (waa: WAA, { ended, bad }: Lived) => {
+      for (const cookie of ended) expect(saysOf(waa, cookie)).toBe('ERR_SESSION_REVOKED');
+      expect(await saysOfToken(waa, bad.token)).toBe('ERR_TOKEN_INVALID');
+    };
+
+    it.each<[string, readonly string[], boolean]>([
+      ['empty', [], false],
+      ['as it was a while ago', [], true],
+      ['with all that it had', aof, false],
+    ])('%s: what was ended stays so, on those that lived on and on one that starts then', async (_, config, older) => {
+      await redis.stop();
+      await redis.start(config);
+      const lived = await live(older);
+      const { a, b, stays } = lived;
+      await redis.stop('SIGKILL');
+      await redis.start(config);
+      const again = async () =>
+        saysOfToken(a, '').then(async () => [await a.tokens.list('x'), await b.tokens.list('x')]);
+      await expect.poll(() => again().catch(() => 'away'), patiently).toEqual([[], []]);
+      await expect.poll(async () => (await redis.ask('EXISTS', 'ucam-webauth:mark')) === 1, patiently).toBe(true);
+      const fresh = open();
+      await fresh.ready;
+      for (const waa of [a, b, fresh]) {
+        await expectEnded(waa, lived);
+        expect(saysOf(waa, stays)).toBe('stays');
+        await expect(logInAt(waa, 'blocked')).rejects.toMatchObject({ code: 'ERR_PRINCIPAL_REFUSED' });
+        expect(saysOf(waa, await logInAt(waa, 'new'))).toBe('new');
+      }
+    });
+
+    it.each<[string, readonly string[], boolean, string]>([
+      ['empty', [], false, 'ERR_SESSION_REVOKED'],
+      ['as it was a while ago', [], true, 'ERR_SESSION_REVOKED'],
+      ['with all that it had', aof, false, 'stays'],
+    ])('%s, and no process has lived on: what was ended stays so', async (_, config, older, becomes) => {
+      await redis.stop();
+      await redis.start(config);
+      const lived = await live(older);
+      await Promise.all([closeAll(), redis.stop('SIGKILL')]);
+      await redis.start(config);
+      const [first, second] = [open(), open()];
+      await Promise.all([first.ready, second.ready]);
+      for (const waa of [first, second]) {
+        await expectEnded(waa, lived);
+        expect(saysOf(waa, lived.stays)).toBe(becomes);
+        expect(saysOf(waa, await logInAt(waa, 'new'))).toBe('new');
+      }
+    });
+  });
+});
+
+/** Many requests, a few at a time: with a session, without one, and with a token; the statuses of the answers. */
+async function flood(machine: Machine, count: number, { cookieHeader }: Browser): Promise<Set<number>> {
+  const agent = new Agent({ keepAlive: true, maxSockets: 16 });
+  onTestFinished(() => agent.destroy());
+  const kinds = [
+    { path: '/', Cookie: cookieHeader },
+    { path: '/api', Authorization: `Bearer ucwa_${'a'.repeat(43)}` },
+  ];
+  const statuses = new Set<number>();
+  let sent = 0;
+  const work = async () => {
+    while (sent < count) {
+      const { path, ...headers } = kinds[sent++ % kinds.length] as (typeof kinds)[0];
+      const request = send(machine.url + path, { agent, headers: { ...headers, Host: 'localhost:3000' } }).end();
+      const [response] = await once(request, 'response');
+      statuses.add(response.statusCode);
+      await once(response.resume(), 'end');
+    }
+  };
+  await Promise.all(Array.from({ length: 16 }, work));
+  return statuses;
+}
