@@ -41,6 +41,8 @@ interface Kept extends Omit<Token, 'created' | 'expires' | 'lastUsed'> {
   readonly created: number;
   readonly expires: number;
   readonly lastUsed: number | undefined;
+  /** The store's, when it was made: of another one nobody can say whether the token was revoked. */
+  readonly mark: string;
 }
 
 export interface TokensOptions {
@@ -75,12 +77,13 @@ export class Tokens {
   async create(asked: NewToken): Promise<Token & { readonly token: string }> {
     checkOptions('tokens.create()', asked, rules);
     const { principal, name, ttl, scopes = [], ptags = [] } = asked;
-    const { now, wls, store, ask } = this.#options;
+    const { now, wls, store, live, ask } = this.#options;
+    const mark = live.mark();
     const token = PREFIX + randomBytes(32).toString('base64url');
     const handle = this.#handle(token);
     const created = now().getTime();
     const expires = created + ttl * 1000;
-    const kept = { handle, principal, name, scopes, ptags, wls, created, expires, lastUsed: undefined };
+    const kept = { handle, principal, name, scopes, ptags, wls, created, expires, lastUsed: undefined, mark };
     await ask(async () => {
       await this.#keep(kept);
       await store.put(`${this.#folder(principal)}:${handle}`, '', new Date(expires));
@@ -91,11 +94,14 @@ export class Tokens {
   /** The live tokens of a person, the oldest first. */
   async list(principal: string): Promise<Token[]> {
     const { store, live, ask } = this.#options;
+    const mark = live.mark();
     const found = await ask(async () => {
       const entries = await store.list(this.#folder(principal));
       return Promise.all(entries.map(({ key }) => this.#read(key.slice(key.lastIndexOf(':') + 1))));
     });
-    const there = found.filter((kept) => kept !== undefined && !live.isNamedEnded(digest(kept.handle))) as Kept[];
+    const there = found
+      .filter((kept) => kept !== undefined)
+      .filter((kept) => kept.mark === mark && !live.isNamedEnded(digest(kept.handle)));
     return there.map(show).sort((a, b) => a.created.getTime() - b.created.getTime());
   }
 
@@ -116,12 +122,13 @@ export class Tokens {
   /** Whose token it is. @throws SessionError, or AuthorisationError if that person is blocked. */
   async open(token: string): Promise<Auth> {
     const { live, wls, now, ask } = this.#options;
-    live.mark();
+    const mark = live.mark();
     const handle = tokenShape.test(token) ? this.#handle(token) : '';
     const kept = handle === '' ? undefined : await ask(() => this.#read(handle));
     if (
       kept === undefined ||
       kept.wls !== wls ||
+      kept.mark !== mark ||
       kept.expires <= now().getTime() ||
       live.isNamedEnded(digest(handle))
     ) {
