@@ -34,9 +34,10 @@ export interface LiveOptions {
   readonly most?: number;
 }
 
-/** A session that was ended: its name, and when it would have ended by itself, in milliseconds. */
+/** A session that was ended: its name, its login's number, and when it would have ended by itself, in milliseconds. */
 interface Each {
   readonly name: string;
+  readonly login: number;
   readonly ends: number;
 }
 
@@ -84,6 +85,10 @@ export class LiveSessions {
     return this.#mark;
   }
 
+  isOf(mark: string): boolean {
+    return mark === this.#mark;
+  }
+
   /** How much it knows to have ended. */
   get size(): number {
     return this.#ended.size;
@@ -110,9 +115,9 @@ export class LiveSessions {
   async end(handle: Handle, ends: Date): Promise<void> {
     const name = digest(handle.sessionId);
     const person = personOf(handle.wls, handle.principal);
-    const each = this.#endedBy(person);
-    if (each.length >= MAX_EACH) return this.#endAll(person, [...each.map((one) => one.name), name]);
-    this.#each.set(person, [...each, { name, ends: ends.getTime() }]);
+    const each = [...this.#endedBy(person), { name, login: handle.login, ends: ends.getTime() }];
+    if (each.length > MAX_EACH) return this.#endTogether(person, each);
+    this.#each.set(person, each);
     await this.endNamed(name, ends);
   }
 
@@ -133,8 +138,10 @@ export class LiveSessions {
     await this.#tell(`${blocked ? 'block' : 'unblock'} ${person}`, async () => {
       const number = await this.#store.next();
       const forever = this.#after(LONGEST * 100);
-      if (blocked) await this.#share(cutEntry(person, number, this.#after(LONGEST + SLACK)));
-      await this.#share(blockEntry(person, number, blocked, forever));
+      if (blocked) await this.#cut(person, number);
+      const entry = blockEntry(person, number, blocked, forever);
+      await this.#store.put(entry.key, entry.value, entry.expires);
+      this.#learn(entry);
       this.#ended.release(person, 'block');
     });
   }
@@ -213,18 +220,30 @@ export class LiveSessions {
     else complain('the store is heard again');
   }
 
-  async #endAll(person: string, replaced: readonly string[] = []): Promise<void> {
+  async #endAll(person: string): Promise<void> {
     this.#hold(person, 'cut');
     await this.#tell(`all ${person}`, async () => {
-      const superseded = this.#ended.cutOf(person);
-      const number = await this.#store.next();
-      await this.#share(cutEntry(person, number, this.#after(LONGEST + SLACK), replaced));
+      await this.#cut(person, await this.#store.next());
       this.#ended.release(person, 'cut');
-      this.#each.delete(person);
-      const needless = replaced.map((name) => sessionEntry(name, new Date(0)).key);
-      if (superseded !== undefined) needless.push(cutEntry(person, superseded, new Date(0)).key);
-      await Promise.all(needless.map((key) => this.#store.delete(key)));
     });
+  }
+
+  /** Ends by one entry what a person has ended one by one, and whatever else of theirs began before the last of that. */
+  async #endTogether(person: string, each: readonly Each[]): Promise<void> {
+    const below = Math.max(...each.map(({ login }) => login)) + 1;
+    const names = each.map(({ name }) => name);
+    this.#each.delete(person);
+    await this.#tell(`together ${person}`, () => this.#cut(person, below, names));
+  }
+
+  async #cut(person: string, below: number, replaced: readonly string[] = []): Promise<void> {
+    const superseded = this.#ended.cutOf(person) ?? below;
+    const entry = cutEntry(person, below, this.#after(LONGEST + SLACK), replaced);
+    this.#learn(entry);
+    await this.#store.put(entry.key, entry.value, entry.expires);
+    const needless = replaced.map((name) => sessionEntry(name, new Date(0)).key);
+    if (superseded < below) needless.push(cutEntry(person, superseded, new Date(0)).key);
+    await Promise.all(needless.map((key) => this.#store.delete(key)));
   }
 
   /** Those that a person ended here one by one, and that are remembered still. */
@@ -246,11 +265,6 @@ export class LiveSessions {
   async #put(entry: Entry): Promise<void> {
     this.#learn(entry);
     await this.#tell(entry.key, () => this.#store.put(entry.key, entry.value, entry.expires));
-  }
-
-  async #share(entry: Entry): Promise<void> {
-    await this.#store.put(entry.key, entry.value, entry.expires);
-    this.#learn(entry);
   }
 
   /** Tells the store; where that fails, again and again until it has heard. @throws what the store does the first time. */

@@ -336,7 +336,7 @@ const scripts = {
     if ends and tonumber(ends) > tonumber(ARGV[1]) then return 0 end
     redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
     return 1`,
-  // An entry leaves its folder when Redis drops it; a few at a time, so that no put takes long.
+  // An entry leaves its folder when Redis drops it; a few at a time, so that no put takes long. The last one takes it along.
   put: `
     redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
     if not KEYS[2] then return end
@@ -345,6 +345,7 @@ const scripts = {
     redis.call('ZADD', KEYS[2], string.format('%.0f', now + ARGV[2]), ARGV[3])
     local gone = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', string.format('%.0f', now), 'LIMIT', 0, 100)
     if #gone > 0 then redis.call('ZREM', KEYS[2], unpack(gone)) end
+    if redis.call('PTTL', KEYS[2]) < tonumber(ARGV[2]) then redis.call('PEXPIRE', KEYS[2], ARGV[2]) end
     redis.call('PUBLISH', ARGV[4], ARGV[5])`,
   take: `
     if KEYS[2] then redis.call('ZREM', KEYS[2], ARGV[1]) end

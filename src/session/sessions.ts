@@ -81,7 +81,8 @@ export class Sessions {
     this.#tickets = new Tickets(store, now, sealerOf('ticket'), place);
     const ask = <T>(work: () => Promise<T>) => this.#ask(work);
     const shared = { store, live: this.#live, now, place, wls, ask };
-    this.tokens = new Tokens({ ...shared, sealer: sealerOf('token') });
+    const heard = () => this.ready.catch(() => {});
+    this.tokens = new Tokens({ ...shared, sealer: sealerOf('token'), heard });
     const { inactiveTimeout } = options.lifetimes;
     this.list = options.listed ? new SessionList({ ...shared, sealer: sealerOf('list'), inactiveTimeout }) : undefined;
     this.ready = this.#start();
@@ -246,7 +247,7 @@ export class Sessions {
 
   #check(session: Session, via: Auth['via'], anchor: string): Auth {
     if (session.wls !== this.#options.wls) throw revoked('it was begun with another login service');
-    if (session.mark !== this.#live.mark()) {
+    if (!this.#live.isOf(session.mark)) {
       throw revoked('the application was restarted, or its processes share no store');
     }
     const auth = this.describe(session, via);

@@ -53,6 +53,8 @@ export interface TokensOptions {
   /** Whose tokens they are: one of another application is none here, though it may share the store. */
   readonly place: string;
   readonly wls: string;
+  /** Resolves once the store was heard, or not for some seconds. */
+  readonly heard: () => Promise<void>;
   /** Does what asks the store, and says so where that fails. */
   readonly ask: <T>(work: () => Promise<T>) => Promise<T>;
 }
@@ -77,7 +79,8 @@ export class Tokens {
   async create(asked: NewToken): Promise<Token & { readonly token: string }> {
     checkOptions('tokens.create()', asked, rules);
     const { principal, name, ttl, scopes = [], ptags = [] } = asked;
-    const { now, wls, store, live, ask } = this.#options;
+    const { now, wls, store, live, heard, ask } = this.#options;
+    await heard();
     const mark = live.mark();
     const token = PREFIX + randomBytes(32).toString('base64url');
     const handle = this.#handle(token);
@@ -93,7 +96,8 @@ export class Tokens {
 
   /** The live tokens of a person, the oldest first. */
   async list(principal: string): Promise<Token[]> {
-    const { store, live, ask } = this.#options;
+    const { store, live, heard, ask } = this.#options;
+    await heard();
     const mark = live.mark();
     const found = await ask(async () => {
       const entries = await store.list(this.#folder(principal));

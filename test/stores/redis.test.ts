@@ -143,6 +143,11 @@ describe.skipIf(!findRedis())('RedisStore', () => {
     await store.put('x:1', 'one', soon());
     expect(Number(await redis.ask('PTTL', 'ucam-webauth:entry:x:1'))).toBeGreaterThan(100_000);
     expect(Number(await redis.ask('PTTL', 'ucam-webauth:entry:x:1'))).toBeLessThan(121_000);
+    const lasts = Number(await redis.ask('PTTL', 'ucam-webauth:folder:x'));
+    expect(lasts).toBeGreaterThan(100_000);
+    await store.put('x:short', '', new Date());
+    expect(Number(await redis.ask('PTTL', 'ucam-webauth:folder:x'))).toBeGreaterThan(100_000);
+    await store.delete('x:short');
     await redis.ask('ZADD', 'ucam-webauth:folder:x', String(Date.now() - 1), 'x:gone');
     expect(await redis.ask('ZCARD', 'ucam-webauth:folder:x')).toBe(2);
     await store.put('x:2', 'two', soon());
