@@ -50,7 +50,8 @@ export interface Config {
   readonly inactiveTimeout?: number;
   /**
    * Whether logging out here also logs the browser out of the other applications of this origin that say so, and have the
-   * same store: false. It takes a second cookie, `__Host-webauth-session-id`, which they share.
+   * same store: false. It takes a second cookie, `__Host-webauth-session-id`, which they share. With
+   * a `cookiePath` it is always so.
    */
   readonly coordinatedLogout?: boolean;
   /** Whether a list is kept of each person's sessions, with what their browsers say they are: false. */

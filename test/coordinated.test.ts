@@ -18,7 +18,9 @@ function code({ status, text }: Answer): number | string | undefined {
 /** A store that can be slow. */
 class Slow extends MemoryStore {
   hold: { [method in 'next' | 'list']?: Promise<void> } = {};
+  asked = (): void => {};
   override async next(): Promise<number> {
+    this.asked();
     await this.hold.next;
     return super.next();
   }
@@ -355,8 +357,11 @@ describe.each(frameworks)('%s: three applications on one origin that log out tog
     const anchor = person.cookie(ANCHOR);
     const { until, release } = held();
     store.hold = { next: until };
+    const asked = new Promise<void>((resolve) => {
+      store.asked = resolve;
+    });
     const login = person.get(answerTo(begun.location));
-    await new Promise((resolve) => setTimeout(resolve, 50));
+    await asked;
     await person.post('/one/webauth/logout');
     release();
     const answer = await login;

@@ -396,14 +396,16 @@ describe.each(frameworks)('%s', (_, framework) => {
       expect(await opened(copy)).toBe('ERR_SESSION_IDLE');
     });
 
-    it.each([[[-HOUR]], [[HOUR]], [[HOUR, -HOUR]], [[2 * HOUR + 3500, -HOUR]], [[59 * 60, 2 * HOUR, -HOUR]]])(
+    it.each([[[-HOUR]], [[HOUR]], [[HOUR, -HOUR]], [[HOUR + 3500, -HOUR]], [[3500, HOUR, -HOUR]]])(
       'after a logout: what was ended does not open again, by %j seconds',
       async (jumps) => {
-        serve({ maxLife: 2 * HOUR, inactiveTimeout: 600 });
+        serve({ maxLife: 2 * HOUR, inactiveTimeout: 2 * HOUR - 1 });
         const first = await logIn();
-        clock.pass(300);
+        const ends = clock.time + 2 * HOUR * 1000;
+        clock.pass(HOUR);
         await browser.get('/private');
         const renewed = browser.cookie('webauth-session') as string;
+        expect(renewed).not.toBe(first);
         await browser.post('/webauth/logout');
         for (const jump of jumps) {
           clock.pass(jump);
@@ -411,7 +413,8 @@ describe.each(frameworks)('%s', (_, framework) => {
           const other = new Browser(site.address);
           await other.logIn('/private', { principal: 'test0002' });
           await other.post('/webauth/logout');
-          for (const cookie of [first, renewed]) expect(await opened(cookie)).toMatch(/^ERR_SESSION_/);
+          const why = clock.time < ends - 1000 ? /REVOKED/ : /REVOKED|EXPIRED|IDLE/;
+          for (const cookie of [first, renewed]) expect(await opened(cookie)).toMatch(why);
         }
       },
     );

@@ -41,6 +41,12 @@ export interface Connection {
   readonly closed: Promise<number>;
 }
 
+// What a run that is broken off leaves behind.
+const running = new Set<ChildProcess>();
+process.once('exit', () => {
+  for (const child of running) child.kill('SIGKILL');
+});
+
 /** A process of its own, which runs this file. It has to be ended. */
 export class Machine {
   readonly #settings: Settings;
@@ -68,7 +74,8 @@ export class Machine {
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     this.#child = child;
-    this.#ended = once(child, 'close');
+    running.add(child);
+    this.#ended = once(child, 'close').finally(() => running.delete(child));
     for (const stream of [child.stdout, child.stderr]) {
       stream.setEncoding('utf8').on('data', (chunk: string) => {
         this.output += chunk;

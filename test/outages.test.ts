@@ -8,7 +8,7 @@ import { createWAA, type WAA } from '../src/waa.js';
 import { createWLS } from '../src/wls/index.js';
 import { wlsKey } from './helpers.js';
 import { Machine, type Settings } from './machines-process.js';
-import { Browser, freePorts, type Page } from './processes.js';
+import { Browser, type Page } from './processes.js';
 import { secret } from './site.js';
 import { type Mode, TcpProxy } from './stores/proxy.js';
 import { findRedis, RedisServer } from './stores/redis-server.js';
@@ -54,10 +54,10 @@ async function logIn(principal: string, machine: Machine): Promise<Browser> {
 }
 
 /** Goes to the login service and back. */
-async function comeBack(principal: string, machine: Machine, browser = new Browser(), other = machine): Promise<Page> {
+async function comeBack(principal: string, machine: Machine, browser = new Browser()): Promise<Page> {
   const { headers } = await machine.ask(browser, '/');
   const answer = encodeURIComponent(wls.respond(headers.location ?? '', { principal }));
-  return other.ask(browser, `/webauth/callback?WLS-Response=${answer}`);
+  return machine.ask(browser, `/webauth/callback?WLS-Response=${answer}`);
 }
 
 async function logOut(browser: Browser, machine: Machine, query = ''): Promise<Page> {
@@ -128,6 +128,7 @@ describe.skipIf(!findRedis())('without its Redis, an application', () => {
     ]);
     const stays = await logIn('test0001', a);
     const early = await logIn('test0002', a);
+    const spared = await logIn('test0002', b);
     const late = await logIn('test0002', b);
     const all = await logIn('test0003', a);
     const elsewhere = await logIn('test0003', b);
@@ -149,8 +150,8 @@ describe.skipIf(!findRedis())('without its Redis, an application', () => {
     const went = await until(b, stays, 503);
     console.info(`requests went on for ${went.toFixed(0)} ms after Redis was killed, of ${staleAfter} s`);
     // Up to a second had passed since it was heard last.
-    expect(performance.now() - killed).toBeGreaterThan(staleAfter * 1000 - 1_500);
-    expect(went).toBeLessThan(staleAfter * 1000 + 1_000);
+    expect(performance.now() - killed).toBeGreaterThan(staleAfter * 1000 - 2_000);
+    expect(went).toBeLessThan(staleAfter * 1000 + 2_000);
     await until(a, stays, 503);
 
     await expectRefusals(b, stays);
@@ -184,7 +185,8 @@ describe.skipIf(!findRedis())('without its Redis, an application', () => {
     const fresh = await start(redis.url);
     for (const machine of [a, b, lax, fresh]) {
       for (const browser of [gone, ...ending]) await until(machine, browser, 401);
-      expect(await machine.status(stays)).toBe(200);
+      // One session was ended, though thousands of times.
+      expect([await machine.status(stays), await machine.status(spared)]).toEqual([200, 200]);
     }
     expect((await comeBack('test0004', fresh)).status).toBe(403);
     expect((await comeBack('test0006', b)).status).toBe(303);
@@ -230,18 +232,6 @@ describe.skipIf(!findRedis())('without its Redis, an application', () => {
     await until(second, browser, 200);
   });
 
-  it('that starts meanwhile does not take a cookie for anybody’s', async () => {
-    const a = open();
-    const cookie = await logInAt(a, 'somebody');
-    await redis.stop();
-    const late = open();
-    expect(saysOf(late, cookie)).toBe('ERR_STORE_UNAVAILABLE');
-    await redis.start();
-    await expect.poll(() => saysOf(late, cookie), patiently).not.toBe('ERR_STORE_UNAVAILABLE');
-    // Whichever of both was the first to find Redis again, no two say otherwise for long.
-    await expect.poll(() => saysOf(a, cookie) === saysOf(late, cookie), patiently).toBe(true);
-  });
-
   it('is not used with another eviction policy, whenever it comes, and the log says what to do', async () => {
     const running = await start(redis.url);
     const stays = await logIn('test0001', running);
@@ -257,7 +247,7 @@ describe.skipIf(!findRedis())('without its Redis, an application', () => {
     // Another one does not ask whether it is ready.
     const careless = await start(redis.url, {}, { awaits: false });
     await Promise.all([careless.printed(todo), until(running, stays, 503)]);
-    expect(running.output).toMatch(todo);
+    await running.printed(todo);
     for (const machine of [running, careless]) {
       expect(await machine.status(stays)).toBe(503);
       expect((await machine.connect(stays)).status).toBe(503);
@@ -267,6 +257,14 @@ describe.skipIf(!findRedis())('without its Redis, an application', () => {
     await until(running, stays, 200);
     expect(await running.status(copy)).toBe(401);
   });
+
+  /** Logs out, which is over there at once; with which status that is answered. */
+  const leave = async (browser: Browser, machine: Machine): Promise<number> => {
+    const copy = thief(browser);
+    const { status } = await logOut(browser, machine);
+    expect([401, 503]).toContain(await machine.status(copy));
+    return status;
+  };
 
   const broken: [string, Mode][] = [
     ['takes ten seconds', { delay: 10_000 }],
@@ -280,6 +278,8 @@ describe.skipIf(!findRedis())('without its Redis, an application', () => {
     const stays = await logIn('test0001', a);
     const leaves = await logIn('test0002', a);
     const copy = thief(leaves);
+    const own = await Promise.all(behind.map((_, i) => logIn(`own${i}`, a)));
+    const ownCopies = own.map(thief);
     const sockets = await Promise.all(behind.map((machine) => machine.connect(copy)));
     await Promise.all(behind.map((machine) => until(machine, copy, 200)));
 
@@ -287,6 +287,8 @@ describe.skipIf(!findRedis())('without its Redis, an application', () => {
     expect((await logOut(leaves, a)).status).toBe(303);
     const answered = performance.now();
     expect(await a.status(copy)).toBe(401);
+    // Nobody waits for ever, whatever the network does, and here it is over.
+    const leaving = Promise.all(behind.map((machine, i) => leave(own[i] as Browser, machine)));
     const times = await Promise.all(behind.map((machine) => until(machine, copy, [401, 503])));
     const closed = await Promise.all(sockets.map((socket) => socket.closed));
     expect(performance.now() - answered).toBeLessThan(staleAfter * 1000 + 2_500);
@@ -295,6 +297,8 @@ describe.skipIf(!findRedis())('without its Redis, an application', () => {
       console.info(`a network that ${wires[i]?.name}: refused ${time.toFixed(0)} ms after the logout elsewhere`);
       expect(time).toBeLessThan(staleAfter * 1000 + 2_000);
     }
+    // What the last one says of it comes through.
+    expect(await leaving).toEqual([503, 503, 303]);
     // And from then on: it is not let in again between two attempts to get through.
     for (let i = 0; i < 20; i++) {
       for (const machine of behind) expect([401, 503]).toContain(await machine.status(copy));
@@ -305,6 +309,7 @@ describe.skipIf(!findRedis())('without its Redis, an application', () => {
       expect(await machine.status(copy)).toBe(401);
       expect((await machine.connect(stays)).status).toBe(101);
     }
+    for (const machine of [a, ...behind]) for (const browser of ownCopies) await until(machine, browser, 401);
   });
 
   describe('of which it has another than before', () => {

@@ -363,7 +363,10 @@ describe.each(frameworks)('%s', (_, framework) => {
     expect(await challenge('/page')).toBe(ours);
     expect(await challenge('/api')).toBe(`Bearer, ${ours}`);
     expect(await challenge('/api', bearer('wrong'))).toBe('Bearer error="invalid_token"');
-    expect(await challenge('/read', bearer(token))).toBeNull();
+    expect(await challenge('/read', bearer(token))).toBe('Bearer error="insufficient_scope"');
+    // A person is sent to log in.
+    const page = await client.get('/api');
+    expect([page.status, page.headers.get('www-authenticate')]).toEqual([303, null]);
     expect(await challenge('/api', bearer(token))).toBeNull();
   });
 
@@ -388,6 +391,12 @@ describe.each(frameworks)('%s', (_, framework) => {
         await use(token);
       }
       expect(store.written).toBe(13);
+    });
+
+    it('is written once also by 50 uses at the same time', async () => {
+      const { token } = await make();
+      await Promise.all(Array.from({ length: 50 }, () => site.waa.openToken(token)));
+      expect(store.written).toBe(2);
     });
 
     it('never brings a revoked token back, though it is written after that', async () => {

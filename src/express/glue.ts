@@ -101,7 +101,9 @@ export class Glue {
       return next(new TypeError('require() needs app.use(webauth(waa)) before it, which also serves the login itself'));
     }
     const { auth, problem } = this.#recheck(visitor);
-    if (problem && guard.bearer) response.appendHeader('WWW-Authenticate', 'Bearer');
+    if (problem?.status === 401 && guard.bearer && !isNavigation(request)) {
+      response.appendHeader('WWW-Authenticate', 'Bearer');
+    }
     if (problem) return this.#turnAway(problem, demands, request, response, next);
     try {
       if (!isSafe(request)) checkFormOrigin(request, origins);
@@ -370,7 +372,10 @@ export class Glue {
     });
   }
 
-  /** Sets a cookie when the answer is known, and only on one that no cache keeps for others. */
+  /**
+   * Sets a cookie when the answer is known, and only on one that no cache keeps for others.
+   * @param stands whether it is still to be set by then.
+   */
   #setLate(response: ServerResponse, cookie: string, stands = () => true): void {
     const { writeHead } = response;
     response.writeHead = (...given: unknown[]) => {
@@ -436,7 +441,7 @@ function isPrivate(response: ServerResponse, given: unknown): boolean {
   const [, control = response.getHeader('Cache-Control')] =
     more.find(([name]) => String(name).toLowerCase() === 'cache-control') ?? [];
   if (control === undefined) keepPrivate(response);
-  return control === undefined || /\b(?:private|no-store)\b/i.test(String(control));
+  return control === undefined || /\b(?:private\b(?!\s*=)|no-store\b)/i.test(String(control));
 }
 
 /** Headers as a list of names and values in turn, or of pairs. */

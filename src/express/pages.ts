@@ -9,7 +9,8 @@ import type { WAA } from '../waa.js';
 /** Answers with what went wrong: a page for people, JSON for programs. */
 export function sendFailure(waa: WAA, error: WebauthError, request: IncomingMessage, response: ServerResponse): void {
   const { code, message, loginUrl } = error;
-  if (error.code === 'ERR_TOKEN_INVALID') response.setHeader('WWW-Authenticate', 'Bearer error="invalid_token"');
+  const bearer = bearerErrors[error.code];
+  if (bearer !== undefined) response.setHeader('WWW-Authenticate', `Bearer error="${bearer}"`);
   else if (error.status === 401) response.appendHeader('WWW-Authenticate', `Ucam-WebAuth realm="${waa.origin}"`);
   const wait = retryAfter(error.status);
   if (wait !== undefined) response.setHeader('Retry-After', wait);
@@ -23,6 +24,12 @@ export function sendLogout(waa: WAA, auth: Auth | undefined, response: ServerRes
   if (auth) sendPage(response, 'Log out', logoutForm(waa, auth), { formAction });
   else sendPage(response, 'Logged out', loggedOut(waa), { formAction });
 }
+
+/** What the scheme calls it (RFC 6750, 3.1). */
+const bearerErrors: { readonly [code in ErrorCode]?: string } = {
+  ERR_TOKEN_INVALID: 'invalid_token',
+  ERR_SCOPE_REFUSED: 'insufficient_scope',
+};
 
 const tellThem = 'Please tell whoever runs this site.';
 const tryAgain = 'Try again. If that does not help, please tell whoever runs this site.';

@@ -1,5 +1,6 @@
 import { digest } from '../digest.js';
 import type { LiveSessions } from './live.js';
+import { Minutely } from './minutely.js';
 import type { Sealer } from './seal.js';
 import type { Auth } from './session.js';
 import type { Store } from './store.js';
@@ -38,16 +39,14 @@ export interface SessionListOptions {
   readonly ask: <T>(work: () => Promise<T>) => Promise<T>;
 }
 
-/** How often it is written that a session is in use: milliseconds. */
-const SEEN_EVERY = 60_000;
+/** For so long it may not be known that a session is in use: milliseconds. */
+const UNSEEN = 60_000;
 const MAX_AGENT = 200;
 
 /** People's sessions, as they may see and end them. The store has what is known of them sealed. */
 export class SessionList {
   readonly #options: SessionListOptions;
-  /** When each was last written by this process: milliseconds. */
-  readonly #written = new Map<string, number>();
-  #pruned = 0;
+  readonly #written = new Minutely();
 
   constructor(options: SessionListOptions) {
     this.#options = options;
@@ -57,9 +56,7 @@ export class SessionList {
   note(auth: Auth, ends: Date, userAgent = ''): void {
     const { now, ask } = this.#options;
     const time = now().getTime();
-    if (Math.abs(time - (this.#written.get(auth.sessionId) ?? Number.NEGATIVE_INFINITY)) < SEEN_EVERY) return;
-    this.#prune(time);
-    this.#written.set(auth.sessionId, time);
+    if (!this.#written.isDue(auth.sessionId, time)) return;
     const { sessionId, group, login } = auth;
     const times = { created: auth.loggedInAt.getTime(), lastSeen: time, expires: ends.getTime() };
     const kept = { sessionId, group, login, ...times, userAgent: userAgent.slice(0, MAX_AGENT) };
@@ -104,18 +101,12 @@ export class SessionList {
 
   #isIdle({ lastSeen }: Kept): boolean {
     const { inactiveTimeout = Number.POSITIVE_INFINITY, now } = this.#options;
-    return now().getTime() - lastSeen > inactiveTimeout * 1000 + SEEN_EVERY;
+    return now().getTime() - lastSeen > inactiveTimeout * 1000 + UNSEEN;
   }
 
   #folder(principal: string): string {
     const { place, wls } = this.#options;
     return `sessions.${digest(JSON.stringify([place, wls, principal]))}`;
-  }
-
-  #prune(now: number): void {
-    if (Math.abs(now - this.#pruned) < SEEN_EVERY) return;
-    this.#pruned = now;
-    for (const [id, written] of this.#written) if (Math.abs(now - written) >= SEEN_EVERY) this.#written.delete(id);
   }
 }
 

@@ -15,6 +15,7 @@ const SLACK = HOUR;
 // Milliseconds.
 const SWEEP_EVERY = 500;
 const RETRY_AFTER = 1000;
+const ASK_WHY_EVERY = 5000;
 /** How many sessions a person ends one by one, before all of theirs are ended by one entry. */
 const MAX_EACH = 64;
 const MAX_ALL = 1_000_000;
@@ -57,6 +58,8 @@ export class LiveSessions {
   #pruned = 0;
   #mark: string | undefined;
   #stale = false;
+  #askedWhy = Number.NEGATIVE_INFINITY;
+  #why: string | undefined;
   #swept: number;
   #timer: NodeJS.Timeout | undefined;
   #retry: NodeJS.Timeout | undefined;
@@ -115,7 +118,9 @@ export class LiveSessions {
   async end(handle: Handle, ends: Date): Promise<void> {
     const name = digest(handle.sessionId);
     const person = personOf(handle.wls, handle.principal);
-    const each = [...this.#endedBy(person), { name, login: handle.login, ends: ends.getTime() }];
+    // One that is ended again, which anybody can with an old cookie while the store is away, counts once.
+    const others = this.#endedBy(person).filter((one) => one.name !== name);
+    const each = [...others, { name, login: handle.login, ends: ends.getTime() }];
     if (each.length > MAX_EACH) return this.#endTogether(person, each);
     this.#each.set(person, each);
     await this.endNamed(name, ends);
@@ -209,6 +214,7 @@ export class LiveSessions {
     const lag = this.#store.lag();
     const stale = lag > this.#options.staleAfter;
     if (stale !== this.#stale) this.#announce(stale);
+    if (stale) this.#askWhy();
     return !stale || this.#options.allowStale;
   }
 
@@ -218,6 +224,18 @@ export class LiveSessions {
     const then = allowStale ? 'sessions are trusted all the same' : 'sessions are refused until it is heard again';
     if (stale) complain(`nothing was heard of the store for ${staleAfter / 1000} s: ${then}`);
     else complain('the store is heard again');
+    this.#why = undefined;
+  }
+
+  /** Says why, once for each reason: a store says what is wrong with it only where it is asked something. */
+  #askWhy(): void {
+    const now = performance.now();
+    if (now - this.#askedWhy < ASK_WHY_EVERY) return;
+    this.#askedWhy = now;
+    this.#store.get(ENDED).catch(({ message }: Error) => {
+      if (message !== this.#why) this.#options.complain(`the store failed: ${message}`);
+      this.#why = message;
+    });
   }
 
   async #endAll(person: string): Promise<void> {

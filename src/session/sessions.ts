@@ -26,6 +26,8 @@ const RETRY_AFTER = 1000;
 const START_DEADLINE = 5000;
 /** For so long at least a browser's anchor is remembered as ended. */
 const DAY = 24 * 3600 * 1000;
+/** No session lasts longer. */
+const YEAR = 366 * DAY;
 
 /** What sessions are made from. */
 export interface SessionsOptions {
@@ -203,7 +205,9 @@ export class Sessions {
   /** When a session ends however it is used: what its `expires` said at the login. */
   endOf(auth: Auth): Date {
     const session = this.#whole.get(auth);
-    return session === undefined ? auth.expires : new Date(session.expires);
+    if (session !== undefined) return new Date(session.expires);
+    // Of a copy it is not known how long the session can be kept in use.
+    return auth.expiresBecause === 'inactiveTimeout' ? new Date(auth.loggedInAt.getTime() + YEAR) : auth.expires;
   }
 
   watch(auth: Auth, onEnd: OnEnd): () => void {

@@ -3,6 +3,7 @@ import { digest } from '../digest.js';
 import { AuthorisationError, SessionError } from '../errors.js';
 import { checkOptions, isSeconds, isText, type Rules, required, texts } from '../options.js';
 import type { LiveSessions } from './live.js';
+import { Minutely } from './minutely.js';
 import type { Sealer } from './seal.js';
 import type { Auth } from './session.js';
 import type { Store } from './store.js';
@@ -67,6 +68,7 @@ const USED_EVERY = 60_000;
 /** API tokens, for programs. The store has their hashes, and what they stand for sealed. */
 export class Tokens {
   readonly #options: TokensOptions;
+  readonly #written = new Minutely();
 
   constructor(options: TokensOptions) {
     this.#options = options;
@@ -147,6 +149,8 @@ export class Tokens {
   #noteUse(kept: Kept): void {
     const now = this.#options.now().getTime();
     if (kept.lastUsed !== undefined && Math.abs(now - kept.lastUsed) < USED_EVERY) return;
+    // Of several uses at a time, one is written.
+    if (!this.#written.isDue(kept.handle, now)) return;
     this.#options.ask(() => this.#keep({ ...kept, lastUsed: now })).catch(() => {});
   }
 
