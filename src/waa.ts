@@ -134,6 +134,7 @@ export class WAA {
       },
       wls: this.wls.name,
       place,
+      cookie: this.cookies.session,
       now: this.#now,
       staleAfter: (config.staleAfter ?? 10) * 1000,
       allowStale: config.dangerouslyAllowStaleSessions ?? false,
@@ -265,9 +266,24 @@ export class WAA {
     this.log('info', 'logout', 'a session was ended', auth);
   }
 
-  /** What a session cookie says, whatever has become of its session: to end it. @throws SessionError if it is not ours. */
-  peekSession(cookie: string): Auth {
-    return this.#sessions.peek(cookie);
+  /**
+   * What a session cookie says, though its session may be over, or the store away: only to end it.
+   * @throws SessionError if it is not ours, or was ended.
+   */
+  peekSession(cookie: string, anchor?: string): Auth {
+    return this.#sessions.peek(cookie, anchor);
+  }
+
+  /** Whether a session has come to its end by the clock. */
+  isOver({ expires }: Auth): boolean {
+    return expires.getTime() <= this.#now().getTime();
+  }
+
+  /** Ends a session in whose place another one has begun; others of the browser go on. */
+  async retireSession(auth: Auth): Promise<void> {
+    this.#checkOwn(auth);
+    await this.#sessions.revoke(auth);
+    this.log('info', 'revoked', 'a session was replaced by that of another login', auth);
   }
 
   /** Ends all sessions of a person, on all their devices, and in all applications that share the store. */
@@ -280,14 +296,14 @@ export class WAA {
   /** Keeps a person out of all applications that share the store: their sessions end, and their tokens are refused. */
   async block(principal: string): Promise<void> {
     checkPrincipal('block()', principal);
-    await this.#sessions.block(principal, true);
+    await this.#sessions.block(principal);
     this.log('warn', 'blocked', 'a person was blocked', { principal });
   }
 
   /** Lets a person in again. Their tokens are good again; they have to log in anew. */
   async unblock(principal: string): Promise<void> {
     checkPrincipal('unblock()', principal);
-    await this.#sessions.block(principal, false);
+    await this.#sessions.unblock(principal);
     this.log('info', 'blocked', 'a person is no longer blocked', { principal });
   }
 
@@ -435,10 +451,7 @@ export class WAA {
     const cookie = checkLength(this.#sessions.seal(session));
     await this.#spend(response);
     await this.#config.onLogin?.(auth, response);
-    if (replaced) {
-      await this.#sessions.revoke(replaced);
-      this.log('info', 'revoked', 'a session was replaced by that of another login', replaced);
-    }
+    if (replaced) await this.retireSession(replaced);
     if (principal === undefined) this.log('info', 'login', 'somebody logged in', auth);
     else this.log('info', 'step-up', 'somebody who was logged in authenticated again', auth);
     return { auth, cookie, anchor };

@@ -334,7 +334,7 @@ describe.each(frameworks)('%s: three applications on one origin that log out tog
       await other.post('/one/webauth/logout');
       return code(await thief.fetch('/two'));
     };
-    for (const days of [1, 2, 3, 0.99, 0.05]) expect(await told(days)).toBe('ERR_SESSION_REVOKED');
+    for (const days of [1, 2, 3, 0.99, 0.05]) expect(await told(days), `${days}`).toBe('ERR_SESSION_REVOKED');
     expect(await told(1)).toBe('ERR_SESSION_EXPIRED');
   });
 

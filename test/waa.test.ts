@@ -1013,7 +1013,8 @@ describe('a ticket', () => {
     const store = new MemoryStore({ now });
     const put = vi.spyOn(store, 'put');
     const { waa, ticket, auth } = await withTicket({ store });
-    const [key = '', value = '', expires = new Date()] = put.mock.calls[0] ?? [];
+    const made = put.mock.calls.find(([key]) => key.startsWith('ticket.'));
+    const [key = '', value = '', expires = new Date()] = made ?? [];
     expect(value).not.toContain(auth.principal);
     await store.put(key, value.slice(0, -4), expires);
     expect(await refusal(waa.takeTicket(ticket))).toMatchObject({ code: 'ERR_TOKEN_INVALID' });
@@ -1025,7 +1026,7 @@ describe('a ticket', () => {
     const store = new MemoryStore({ now });
     const put = vi.spyOn(store, 'put');
     const { ticket, cookie } = await withTicket({ store });
-    expect(put).toHaveBeenCalledTimes(1);
+    expect(put.mock.calls.filter(([key]) => key.startsWith('ticket.'))).toHaveLength(1);
     expect(JSON.stringify(put.mock.calls)).not.toContain(ticket);
     expect(JSON.stringify(put.mock.calls)).not.toContain(cookie);
   });

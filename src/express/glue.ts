@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { type Demands, formatDemands, parseDemands } from '../demands.js';
 import { digest } from '../digest.js';
-import { SessionError, VerificationError, WebauthError } from '../errors.js';
+import { type ErrorCode, SessionError, VerificationError, WebauthError } from '../errors.js';
 import {
   checkFormOrigin,
   formatCookie,
@@ -261,10 +261,13 @@ export class Glue {
   async #callback(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const { origin, cookies } = this.#waa;
     const encoded = responseFromQuery(requestTarget(request).query);
-    const { auth } = this.#visitor(request);
+    const { auth, problem } = this.#visitor(request);
     const anchor = cookies.anchor && readCookie(request, cookies.anchor);
     const login = await this.#waa.finishLogin(encoded, readCookie(request, cookies.login), auth, anchor);
     if (login.cookie !== undefined) {
+      // A session that is idle here may be kept in use by whoever else has its cookie.
+      const idle = problem?.code === 'ERR_SESSION_IDLE' ? this.#peek(request, problem) : undefined;
+      if (idle) await this.#waa.retireSession(idle);
       this.#waa.note(login.auth, request.headers['user-agent']);
       if (cookies.anchor && login.anchor !== undefined) this.#setCookie(response, cookies.anchor, login.anchor);
       response.appendHeader('Set-Cookie', this.#sessionCookie(login.cookie));
@@ -285,7 +288,10 @@ export class Glue {
   }
 
   #logoutPage(request: IncomingMessage, response: ServerResponse): void {
-    sendLogout(this.#waa, this.#visitor(request).auth, response);
+    const { auth, problem } = this.#visitor(request);
+    // Where there may be a session, there is something to end.
+    const isOut = problem?.code === 'ERR_SESSION_MISSING' || problem?.code === 'ERR_SESSION_REVOKED';
+    sendLogout(this.#waa, isOut ? undefined : { principal: auth?.principal }, response);
   }
 
   async #logout(request: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -293,15 +299,17 @@ export class Glue {
     checkFormOrigin(request, origins);
     response.appendHeader('Set-Cookie', this.#sessionCookie('', 0));
     this.#setCookie(response, cookies.done, '', 0);
-    if (cookies.anchor !== undefined) this.#setCookie(response, cookies.anchor, '', 0);
     const everywhere = hasPair(requestTarget(request).query, 'everywhere=yes');
     const { problem, auth = this.#peek(request, problem) } = this.#visitor(request);
+    // What the others are bound to: worth nothing any more.
+    if (auth && cookies.anchor !== undefined) this.#setCookie(response, cookies.anchor, '', 0);
+    const isLive = auth !== undefined && !this.#waa.isOver(auth);
+    if (auth) await this.#end(auth, everywhere && isLive);
     // The cookie is gone, but who knows whose other sessions were to end?
-    if (auth === undefined && problem && everywhere) {
+    if (everywhere && !isLive && problem) {
       problem.loginUrl = this.#waa.loginUrl(routes.logout);
       throw problem;
     }
-    if (auth) await this.#end(auth, everywhere);
     redirect(response, origin + routes.logout);
   }
 
@@ -312,12 +320,13 @@ export class Glue {
     if (failed) throw (failed as PromiseRejectedResult).reason;
   }
 
-  /** Whose session it was to be, where the store cannot say whether it still is one. */
+  /** Whose session it was, or is where the store cannot say whether it still is one. */
   #peek(request: IncomingMessage, problem: SessionError | undefined): Auth | undefined {
-    const cookie = this.#cookie(request, this.#waa.cookies.session);
-    if (cookie === undefined || problem?.code !== 'ERR_STORE_UNAVAILABLE') return undefined;
+    const { session, anchor } = this.#waa.cookies;
+    const cookie = this.#cookie(request, session);
+    if (cookie === undefined || problem === undefined || !mayBeLive.has(problem.code)) return undefined;
     try {
-      return this.#waa.peekSession(cookie);
+      return this.#waa.peekSession(cookie, anchor && this.#cookie(request, anchor));
     } catch {
       return undefined;
     }
@@ -412,6 +421,9 @@ function markOf(demands: Demands = {}): string {
 
 /** Says of the login route that the browser was sent there from another name of the host. */
 const MOVED = 'moved=1';
+
+/** Of a cookie: its session may be live all the same, elsewhere or with another cookie of it. */
+const mayBeLive = new Set<ErrorCode>(['ERR_STORE_UNAVAILABLE', 'ERR_SESSION_IDLE', 'ERR_SESSION_EXPIRED']);
 
 const markShape = /^[\w-]{8}$/;
 const MAX_MARKS = 8;

@@ -3,7 +3,6 @@ import { type ErrorCode, SessionError, StatusError, type WebauthError } from '..
 import { type Html, html, sendPage, sentence } from '../html.js';
 import { retryAfter, wantsPage } from '../http.js';
 import type { AuthResponse } from '../response.js';
-import type { Auth } from '../session/session.js';
 import type { WAA } from '../waa.js';
 
 /** Answers with what went wrong: a page for people, JSON for programs. */
@@ -19,9 +18,9 @@ export function sendFailure(waa: WAA, error: WebauthError, request: IncomingMess
 }
 
 /** Offers the logout, or says that it is done and what remains: the session at the login service. */
-export function sendLogout(waa: WAA, auth: Auth | undefined, response: ServerResponse): void {
+export function sendLogout(waa: WAA, who: Who | undefined, response: ServerResponse): void {
   const formAction = waa.wls.logoutUrl === undefined ? [] : [new URL(waa.wls.logoutUrl).origin];
-  if (auth) sendPage(response, 'Log out', logoutForm(waa, auth), { formAction });
+  if (who) sendPage(response, 'Log out', logoutForm(waa, who), { formAction });
   else sendPage(response, 'Logged out', loggedOut(waa), { formAction });
 }
 
@@ -127,9 +126,17 @@ export function sendData(response: ServerResponse, status: number, data: object)
   response.end(body);
 }
 
-function logoutForm(waa: WAA, auth: Auth): Html {
+/** Who may be logged in, if that is known. */
+interface Who {
+  readonly principal: string | undefined;
+}
+
+function logoutForm(waa: WAA, { principal }: Who): Html {
+  const who = principal
+    ? html`You are logged in as <strong>${principal}</strong>.`
+    : 'You may still be logged in here.';
   return html`<h1>Log out?</h1>
-    <p>You are logged in as <strong>${auth.principal}</strong>.</p>
+    <p>${who}</p>
     <form method="post" action="${waa.routes.logout}" class="row"><button class="main">Log out</button>
       <button formaction="${waa.routes.logout}?everywhere=yes">Log out on all my devices</button></form>`;
 }

@@ -23,37 +23,57 @@ interface Block {
 
 /**
  * Which sessions were ended before their time, as far as this process has heard: so a request asks nobody. Entries are
- * `ended:<hash of the session's id, or of the anchor>`, `ended:all.<person>.<number>` and `ended:block.<person>`.
+ * `ended:<hash of the session's id, or of the anchor>`, `ended:token.<hash>`, `ended:all.<person>.<number>`,
+ * `ended:block.<person>.<number>`, and `ended:life.<application>.<seconds>`, which says how long sessions last there.
  */
 export class Ended {
   /** When each can be forgotten: seconds. */
   readonly #sessions = new Map<string, number>();
+  readonly #tokens = new Map<string, number>();
   readonly #cuts = new Map<string, Cut>();
   readonly #blocks = new Map<string, Block>();
   /** People whose sessions were just ended here, or who were blocked, while the store gave no number for it yet. */
-  readonly #held = { cut: new Set<string>(), block: new Set<string>() };
+  readonly #held = { cut: new Map<string, Set<symbol>>(), block: new Map<string, Set<symbol>>() };
   /** Above it, no login was ever cut. */
   #highest = 0;
+  #latest = 0;
+  /** How long sessions last in each application on the store: seconds; and until when that is to be remembered. */
+  readonly #lives = new Map<string, { readonly life: number; readonly ends: number }>();
   #pruned = Number.NEGATIVE_INFINITY;
 
-  /** How much it knows just now. */
+  /** How many sessions it knows to have been ended one by one. */
   get size(): number {
-    return this.#sessions.size + this.#cuts.size + this.#blocks.size;
+    return this.#sessions.size;
+  }
+
+  /** The highest number that it has seen: of a login, a cut or a block. */
+  get latest(): number {
+    return this.#latest;
+  }
+
+  /** How long the longest sessions last of any application on the store: seconds. */
+  get longestLife(): number {
+    return Math.max(0, ...[...this.#lives.values()].map(({ life }) => life));
   }
 
   has({ sessionId, group, wls, principal, login }: Handle): boolean {
-    if (this.#sessions.size > 0) {
-      if (this.#sessions.has(digest(sessionId)) || (group !== '' && this.#sessions.has(group))) return true;
-    }
+    const isToken = login === Number.POSITIVE_INFINITY;
+    if (isToken ? this.#tokens.has(digest(sessionId)) : this.#hasSession(sessionId, group)) return true;
+    if (!isToken && login > this.#latest) this.#latest = login;
     // Most sessions are younger than all cuts, and most people are not blocked.
     if (login >= this.#highest && this.#held.cut.size === 0 && !this.#anyBlocked) return false;
     const person = personOf(wls, principal);
     if (login < (this.#cuts.get(person)?.below ?? 0) || this.#isBlocked(person)) return true;
-    return this.#held.cut.has(person) && login < Number.POSITIVE_INFINITY;
+    return this.#held.cut.has(person) && !isToken;
   }
 
-  /** @param name the hash of a session's id, or of an anchor. */
-  hasNamed(name: string): boolean {
+  /** @param name the hash of a token's handle. */
+  hasToken(name: string): boolean {
+    return this.#tokens.has(name);
+  }
+
+  /** @param name the hash of an anchor. */
+  hasGroup(name: string): boolean {
     return this.#sessions.has(name);
   }
 
@@ -66,42 +86,58 @@ export class Ended {
     return this.#cuts.get(person)?.below;
   }
 
+  /** The number of the last word on whether a person is blocked. */
+  blockOf(person: string): number | undefined {
+    return this.#blocks.get(person)?.number;
+  }
+
+  lifeOf(application: string): number {
+    return this.#lives.get(application)?.life ?? 0;
+  }
+
   /** @param now seconds. @returns whom it ends something of; nothing if that was known. */
   learn({ key, value, expires }: Entry, now: number): { readonly name?: string; readonly person?: string } {
     this.#prune(now);
     const ends = Math.ceil(expires.getTime() / 1000);
     const name = key.slice(ENDED.length + 1);
-    const [kind, person = '', number] = name.split('.');
-    if (kind === 'all') return this.#learnCut(person, { below: Number(number), ends }, value) ? { person } : {};
-    if (kind === 'block') return this.#learnBlock(person, value, ends) ? { person } : {};
-    this.#sessions.set(name, ends);
-    return { name };
+    const [kind, about = '', number] = name.split('.');
+    if (kind === 'all') return this.#learnCut(about, { below: Number(number), ends }, value) ? { person: about } : {};
+    if (kind === 'block') return this.#learnBlock(about, Number(number), value, ends) ? { person: about } : {};
+    if (kind === 'life') return this.#learnLife(about, Number(number), ends);
+    if (kind === 'token') return { name: later(this.#tokens, about, ends) };
+    return { name: later(this.#sessions, name, ends) };
   }
 
-  /** Ends what a person has, or keeps them out too, until the store has a number for it. */
-  hold(person: string, what: 'cut' | 'block'): void {
-    this.#held[what].add(person);
+  /** Ends what a person has, or keeps them out too, until the store has a number for it. @returns what releases it. */
+  hold(person: string, what: 'cut' | 'block'): () => void {
+    const held = this.#held[what];
+    const mine = Symbol();
+    const all = held.get(person) ?? new Set();
+    held.set(person, all.add(mine));
+    return () => {
+      all.delete(mine);
+      if (all.size === 0 && held.get(person) === all) held.delete(person);
+    };
   }
 
-  release(person: string, what: 'cut' | 'block'): void {
-    this.#held[what].delete(person);
-  }
-
-  /** All of it, as a store keeps it, without what the store has already. */
-  *missingFrom(entries: readonly Entry[]): Generator<Entry> {
-    const there = new Map(entries.map(({ key, value }) => [key, value]));
-    for (const entry of this.#all()) {
-      const known = there.get(entry.key);
-      if (known === undefined || numberOf(known) < numberOf(entry.value)) yield entry;
-    }
+  /** All of it, as a store keeps it, without what the store has already. @param there when what it has expires, by key. */
+  *missingFrom(there: ReadonlyMap<string, number>): Generator<Entry> {
+    for (const entry of this.#all()) if ((there.get(entry.key) ?? 0) < entry.expires.getTime()) yield entry;
   }
 
   *#all(): Generator<Entry> {
-    for (const [name, ends] of this.#sessions) yield sessionEntry(name, new Date(ends * 1000));
-    for (const [person, { below, ends }] of this.#cuts) yield cutEntry(person, below, new Date(ends * 1000));
+    for (const [name, ends] of this.#sessions) yield sessionEntry(name, dateOf(ends));
+    for (const [name, ends] of this.#tokens) yield tokenEntry(name, dateOf(ends));
+    for (const [person, { below, ends }] of this.#cuts) yield cutEntry(person, below, dateOf(ends));
     for (const [person, { number, blocked, ends }] of this.#blocks) {
-      yield blockEntry(person, number, blocked, new Date(ends * 1000));
+      yield blockEntry(person, number, blocked, dateOf(ends));
     }
+    for (const [application, { life, ends }] of this.#lives) yield lifeEntry(application, life, dateOf(ends));
+  }
+
+  #hasSession(sessionId: string, group: string): boolean {
+    if (this.#sessions.size === 0) return false;
+    return this.#sessions.has(digest(sessionId)) || (group !== '' && this.#sessions.has(group));
   }
 
   get #anyBlocked(): boolean {
@@ -117,24 +153,33 @@ export class Ended {
     const known = this.#cuts.get(person) ?? { below: 0, ends: 0 };
     const below = Math.max(cut.below, known.below);
     this.#highest = Math.max(this.#highest, below);
+    this.#latest = Math.max(this.#latest, below);
     this.#cuts.set(person, { below, ends: Math.max(cut.ends, known.ends) });
     if (replaced !== '') for (const name of replaced.split(' ')) this.#sessions.delete(name);
     return below > known.below;
   }
 
-  #learnBlock(person: string, value: string, ends: number): boolean {
-    const number = numberOf(value);
+  #learnBlock(person: string, number: number, value: string, ends: number): boolean {
+    this.#latest = Math.max(this.#latest, number);
     if (number <= (this.#blocks.get(person)?.number ?? 0)) return false;
-    const blocked = value.endsWith('yes');
+    const blocked = value === 'yes';
     this.#blocks.set(person, { number, blocked, ends });
     return blocked;
+  }
+
+  #learnLife(application: string, life: number, ends: number): Record<string, never> {
+    if (life >= this.lifeOf(application)) this.#lives.set(application, { life, ends });
+    return {};
   }
 
   /** Forgets, once a minute at most, what is over anyway. */
   #prune(now: number): void {
     if (Math.abs(now - this.#pruned) < 60) return;
     this.#pruned = now;
-    for (const [name, ends] of this.#sessions) if (ends <= now) this.#sessions.delete(name);
+    for (const names of [this.#sessions, this.#tokens]) {
+      for (const [name, ends] of names) if (ends <= now) names.delete(name);
+    }
+    for (const [application, { ends }] of this.#lives) if (ends <= now) this.#lives.delete(application);
     for (const [person, { ends }] of this.#cuts) if (ends <= now) this.#cuts.delete(person);
     for (const [person, { ends }] of this.#blocks) if (ends <= now) this.#blocks.delete(person);
   }
@@ -149,19 +194,32 @@ export function sessionEntry(name: string, expires: Date): Entry {
   return { key: `${ENDED}:${name}`, value: '', expires };
 }
 
-/**
- * A key for each cut: of two at a time, the earlier must not replace the later.
- * @param replaced names of sessions that need no entry of their own any more.
- */
+export function tokenEntry(name: string, expires: Date): Entry {
+  return { key: `${ENDED}:token.${name}`, value: '', expires };
+}
+
+// A key for each cut, block and life: of two at a time, the one must not replace the other.
+
+/** @param replaced names of sessions that need no entry of their own any more. */
 export function cutEntry(person: string, below: number, expires: Date, replaced: readonly string[] = []): Entry {
   return { key: `${ENDED}:all.${person}.${below}`, value: replaced.join(' '), expires };
 }
 
 export function blockEntry(person: string, number: number, blocked: boolean, expires: Date): Entry {
-  return { key: `${ENDED}:block.${person}`, value: `${number} ${blocked ? 'yes' : 'no'}`, expires };
+  return { key: `${ENDED}:block.${person}.${number}`, value: blocked ? 'yes' : 'no', expires };
 }
 
-/** The number of what is said of a block; 0 of what else is kept. */
-function numberOf(value: string): number {
-  return Number(/^(\d+) (?:yes|no)$/.exec(value)?.[1] ?? 0);
+/** @param life seconds. */
+export function lifeEntry(application: string, life: number, expires: Date): Entry {
+  return { key: `${ENDED}:life.${application}.${life}`, value: '', expires };
+}
+
+function dateOf(second: number): Date {
+  return new Date(second * 1000);
+}
+
+/** What is said twice is remembered until the later end. */
+function later(names: Map<string, number>, name: string, ends: number): string {
+  names.set(name, Math.max(ends, names.get(name) ?? 0));
+  return name;
 }

@@ -20,7 +20,7 @@ export interface ListedSession {
 }
 
 /** What is kept of one. Instants are milliseconds. */
-interface Kept extends Pick<Auth, 'sessionId' | 'group' | 'login'> {
+interface Kept extends Pick<Auth, 'sessionId' | 'group' | 'login' | 'principal'> {
   readonly created: number;
   readonly lastSeen: number;
   readonly expires: number;
@@ -57,40 +57,46 @@ export class SessionList {
     const { now, ask } = this.#options;
     const time = now().getTime();
     if (!this.#written.isDue(auth.sessionId, time)) return;
-    const { sessionId, group, login } = auth;
+    const { sessionId, group, login, principal } = auth;
     const times = { created: auth.loggedInAt.getTime(), lastSeen: time, expires: ends.getTime() };
-    const kept = { sessionId, group, login, ...times, userAgent: userAgent.slice(0, MAX_AGENT) };
+    const kept = { sessionId, group, login, principal, ...times, userAgent: userAgent.slice(0, MAX_AGENT) };
     // Nobody waits for it; what fails is in the log.
-    ask(() => this.#keep(auth.principal, kept)).catch(() => {});
+    ask(() => this.#keep(kept)).catch(() => {});
   }
 
   /** The live sessions of a person, the one used last first. @param asking the session that asks. */
   async list(principal: string, asking?: Auth): Promise<ListedSession[]> {
-    const { store, live, wls, ask } = this.#options;
-    const entries = await ask(() => store.list(this.#folder(principal)));
-    return entries
-      .map(({ value }) => this.#open(value))
-      .filter((kept) => kept !== undefined)
-      .filter((kept) => !live.isEnded({ ...kept, wls, principal }) && !this.#isIdle(kept))
-      .sort((a, b) => b.lastSeen - a.lastSeen)
-      .map((kept) => show(kept, asking));
+    return (await this.#find(principal)).map((kept) => show(kept, asking));
   }
 
   /** Ends one of a person's sessions everywhere. @returns whether they have one of that handle. */
   async revoke(principal: string, handle: string): Promise<boolean> {
-    const { store, live, ask } = this.#options;
-    const session = (await this.list(principal)).find((one) => one.handle === handle);
-    if (session === undefined) return false;
+    const { store, live, wls, ask } = this.#options;
+    const kept = (await this.#find(principal)).find(({ sessionId }) => digest(sessionId) === handle);
+    if (kept === undefined) return false;
     await ask(async () => {
-      await live.endNamed(handle, session.expires);
+      await live.end({ ...kept, wls }, new Date(kept.expires));
       await store.delete(`${this.#folder(principal)}:${handle}`);
     });
     return true;
   }
 
-  async #keep(principal: string, kept: Kept): Promise<void> {
+  async #find(principal: string): Promise<Kept[]> {
+    const { store, live, wls, ask } = this.#options;
+    const entries = await ask(() => store.list(this.#folder(principal)));
+    return (
+      entries
+        .map(({ value }) => this.#open(value))
+        .filter((kept) => kept !== undefined)
+        // Who can write to the store may have put another person's there.
+        .filter((kept) => kept.principal === principal && !live.isEnded({ ...kept, wls }) && !this.#isIdle(kept))
+        .sort((a, b) => b.lastSeen - a.lastSeen)
+    );
+  }
+
+  async #keep(kept: Kept): Promise<void> {
     const { sealer, store } = this.#options;
-    const key = `${this.#folder(principal)}:${digest(kept.sessionId)}`;
+    const key = `${this.#folder(kept.principal)}:${digest(kept.sessionId)}`;
     await store.put(key, sealer.seal(JSON.stringify(kept)), new Date(kept.expires));
   }
 

@@ -1,6 +1,17 @@
+import { setImmediate as turn } from 'node:timers/promises';
 import { digest } from '../digest.js';
 import type { SessionError } from '../errors.js';
-import { blockEntry, cutEntry, ENDED, Ended, type Handle, personOf, sessionEntry } from './ended.js';
+import {
+  blockEntry,
+  cutEntry,
+  ENDED,
+  Ended,
+  type Handle,
+  lifeEntry,
+  personOf,
+  sessionEntry,
+  tokenEntry,
+} from './ended.js';
 import { expired, revoked, storeAway } from './over.js';
 import type { EndsBecause } from './session.js';
 import type { Entry, Store } from './store.js';
@@ -19,11 +30,15 @@ const ASK_WHY_EVERY = 5000;
 /** How many sessions a person ends one by one, before all of theirs are ended by one entry. */
 const MAX_EACH = 64;
 const MAX_ALL = 1_000_000;
-/** How many entries are told to the store at a time. */
+/** How many entries are told to the store at a time, and learnt before something else has its turn. */
 const CHUNK = 500;
 
 export interface LiveOptions {
   readonly store: Store;
+  /** Names the application on the store. */
+  readonly application: string;
+  /** How long a session can last here: seconds. */
+  readonly maxLife: number;
   readonly now: () => Date;
   /** How old what this process knows may be: milliseconds. */
   readonly staleAfter: number;
@@ -33,6 +48,12 @@ export interface LiveOptions {
   readonly complain: (message: string) => void;
   /** How many ended sessions are remembered, before nobody can log in any more. */
   readonly most?: number;
+}
+
+/** What the store could not be told, and what no longer has to hold here alone once it was. */
+interface Untold {
+  readonly job: () => Promise<void>;
+  readonly release: () => void;
 }
 
 /** A session that was ended: its name, its login's number, and when it would have ended by itself, in milliseconds. */
@@ -52,7 +73,7 @@ export class LiveSessions {
   readonly #ended = new Ended();
   readonly #watches = new Watches();
   /** What the store could not be told yet, by what it is about. */
-  readonly #untold = new Map<string, () => Promise<void>>();
+  readonly #untold = new Map<string, Untold>();
   /** Sessions that were ended here one by one, by person. */
   readonly #each = new Map<string, readonly Each[]>();
   #pruned = 0;
@@ -92,7 +113,7 @@ export class LiveSessions {
     return mark === this.#mark;
   }
 
-  /** How much it knows to have ended. */
+  /** How many sessions it knows to have been ended one by one. */
   get size(): number {
     return this.#ended.size;
   }
@@ -106,49 +127,61 @@ export class LiveSessions {
     return this.#ended.has(handle);
   }
 
-  isNamedEnded(name: string): boolean {
-    return this.#ended.hasNamed(name);
+  isTokenEnded(handle: string): boolean {
+    return this.#ended.hasToken(digest(handle));
+  }
+
+  /** @param group the hash of an anchor. */
+  isGroupEnded(group: string): boolean {
+    return this.#ended.hasGroup(group);
+  }
+
+  /** The next number of a login, larger than any that was seen here. */
+  async next(): Promise<number> {
+    return this.#store.next(this.#ended.latest);
   }
 
   isBlocked(wls: string, principal: string): boolean {
     return this.#ended.isBlocked(wls, principal);
   }
 
-  /** Ends a session everywhere. It is remembered until the session would have ended by itself. */
+  /** Ends a session, or a token, everywhere. It is remembered until it would have ended by itself. */
   async end(handle: Handle, ends: Date): Promise<void> {
     const name = digest(handle.sessionId);
+    if (handle.login === Number.POSITIVE_INFINITY) return this.#put(tokenEntry(name, withSlack(ends)));
     const person = personOf(handle.wls, handle.principal);
     // One that is ended again, which anybody can with an old cookie while the store is away, counts once.
     const others = this.#endedBy(person).filter((one) => one.name !== name);
     const each = [...others, { name, login: handle.login, ends: ends.getTime() }];
     if (each.length > MAX_EACH) return this.#endTogether(person, each);
     this.#each.set(person, each);
-    await this.endNamed(name, ends);
+    await this.#put(sessionEntry(name, withSlack(ends)));
   }
 
-  /** Ends what has that name: the hash of a session's id, or of the anchor that several share. */
-  async endNamed(name: string, ends: Date): Promise<void> {
-    await this.#put(sessionEntry(name, withSlack(ends)));
+  /** Ends all sessions that are bound to an anchor, in whichever applications. @param group its hash. */
+  async endGroup(group: string): Promise<void> {
+    await this.#put(sessionEntry(group, this.#after(this.#ended.longestLife + SLACK)));
   }
 
   /** Ends all sessions of a person, whenever and wherever they began. */
   async endAll(wls: string, principal: string): Promise<void> {
-    await this.#endAll(personOf(wls, principal));
+    const person = personOf(wls, principal);
+    const cut = async () => this.#cut(person, await this.next());
+    await this.#tell(`all ${person}`, cut, this.#hold(person, 'cut'));
   }
 
-  /** Keeps a person out, and ends all that they have; or lets them in again. */
-  async block(wls: string, principal: string, blocked: boolean): Promise<void> {
+  /** Keeps a person out, and ends all that they have. */
+  async block(wls: string, principal: string): Promise<void> {
     const person = personOf(wls, principal);
-    if (blocked) this.#hold(person, 'block');
-    await this.#tell(`${blocked ? 'block' : 'unblock'} ${person}`, async () => {
-      const number = await this.#store.next();
-      const forever = this.#after(LONGEST * 100);
-      if (blocked) await this.#cut(person, number);
-      const entry = blockEntry(person, number, blocked, forever);
-      await this.#store.put(entry.key, entry.value, entry.expires);
-      this.#learn(entry);
-      this.#ended.release(person, 'block');
-    });
+    await this.#tell(`block ${person}`, () => this.#setBlocked(person, true), this.#hold(person, 'block'));
+  }
+
+  /** Lets a person in again; not later, if the store cannot be told now: somebody may have blocked them anew by then. */
+  async unblock(wls: string, principal: string): Promise<void> {
+    const person = personOf(wls, principal);
+    await this.#setBlocked(person, false);
+    this.#untold.get(`block ${person}`)?.release();
+    this.#untold.delete(`block ${person}`);
   }
 
   /** Calls back once when the session ends, by revocation or by the clock. Returns a function that stops watching. */
@@ -190,12 +223,18 @@ export class LiveSessions {
    * the mark says that it lacks nothing. So a store that came back empty, or as it was a while ago, revives nobody.
    */
   async #catchUp(): Promise<void> {
-    const entries = await this.#store.list(ENDED);
-    for (const entry of entries) this.#learn(entry);
+    const { application, maxLife, now } = this.#options;
+    const there = new Map<string, number>();
+    for (const entry of await this.#store.list(ENDED)) {
+      this.#learn(entry);
+      there.set(entry.key, entry.expires.getTime());
+      if (there.size % CHUNK === 0) await turn();
+    }
+    const longest = Math.max(maxLife, this.#ended.lifeOf(application));
+    this.#learn(lifeEntry(application, longest, this.#after(LONGEST + SLACK)));
     const chunk: Promise<void>[] = [];
-    for (const { key, value, expires } of this.#ended.missingFrom(entries)) {
-      if (expires <= this.#options.now()) continue;
-      chunk.push(this.#store.put(key, value, expires));
+    for (const { key, value, expires } of this.#ended.missingFrom(there)) {
+      if (expires > now()) chunk.push(this.#store.put(key, value, expires));
       if (chunk.length === CHUNK) await Promise.all(chunk.splice(0));
     }
     await Promise.all(chunk);
@@ -238,12 +277,15 @@ export class LiveSessions {
     });
   }
 
-  async #endAll(person: string): Promise<void> {
-    this.#hold(person, 'cut');
-    await this.#tell(`all ${person}`, async () => {
-      await this.#cut(person, await this.#store.next());
-      this.#ended.release(person, 'cut');
-    });
+  async #setBlocked(person: string, blocked: boolean): Promise<void> {
+    const superseded = this.#ended.blockOf(person);
+    const number = await this.next();
+    // Also what has begun while the word of it was on its way.
+    await this.#cut(person, number);
+    const entry = blockEntry(person, number, blocked, this.#after(LONGEST * 100));
+    await this.#store.put(entry.key, entry.value, entry.expires);
+    this.#learn(entry);
+    if (superseded !== undefined) await this.#store.delete(blockEntry(person, superseded, false, new Date(0)).key);
   }
 
   /** Ends by one entry what a person has ended one by one, and whatever else of theirs began before the last of that. */
@@ -275,9 +317,10 @@ export class LiveSessions {
   }
 
   /** Holds here at once, whenever the store gets to giving it a number. */
-  #hold(person: string, what: 'cut' | 'block'): void {
-    this.#ended.hold(person, what);
+  #hold(person: string, what: 'cut' | 'block'): () => void {
+    const release = this.#ended.hold(person, what);
     this.#endPerson();
+    return release;
   }
 
   async #put(entry: Entry): Promise<void> {
@@ -285,17 +328,36 @@ export class LiveSessions {
     await this.#tell(entry.key, () => this.#store.put(entry.key, entry.value, entry.expires));
   }
 
-  /** Tells the store; where that fails, again and again until it has heard. @throws what the store does the first time. */
-  async #tell(about: string, job: () => Promise<void>): Promise<void> {
-    // In the order in which they were said last.
+  /**
+   * Tells the store; where that fails, again and again until it has heard.
+   * @param about what is said; it takes the place of what was to be said of that before.
+   * @throws what the store does the first time.
+   */
+  async #tell(about: string, job: () => Promise<void>, done = () => {}): Promise<void> {
+    const before = this.#untold.get(about);
     this.#untold.delete(about);
+    const release = () => {
+      before?.release();
+      done();
+    };
     try {
       await job();
+      release();
     } catch (error) {
-      this.#untold.set(about, job);
-      this.#retryLater();
+      this.#queue(about, { job, release });
       throw error;
     }
+  }
+
+  #queue(about: string, { job, release }: Untold): void {
+    // Another one about the same may have failed meanwhile: this one says it for both.
+    const other = this.#untold.get(about);
+    const both = () => {
+      other?.release();
+      release();
+    };
+    this.#untold.set(about, { job, release: both });
+    this.#retryLater();
   }
 
   #retryLater(): void {
@@ -304,13 +366,14 @@ export class LiveSessions {
   }
 
   async #tellAgain(): Promise<void> {
-    for (const [about, job] of this.#untold) {
+    for (const [about, untold] of this.#untold) {
       try {
-        await job();
-        if (this.#untold.get(about) === job) this.#untold.delete(about);
+        await untold.job();
       } catch {
         break;
       }
+      untold.release();
+      if (this.#untold.get(about) === untold) this.#untold.delete(about);
     }
     this.#retry = undefined;
     if (this.#untold.size > 0) this.#retryLater();
@@ -349,7 +412,7 @@ export class LiveSessions {
   }
 
   #after(seconds: number): Date {
-    return new Date(this.#options.now().getTime() + seconds * 1000);
+    return new Date((this.#second() + 1 + seconds) * 1000);
   }
 
   #second(): number {
@@ -357,6 +420,7 @@ export class LiveSessions {
   }
 }
 
+/** In whole seconds, in which this process remembers it: so that it is the same in the store. */
 function withSlack(ends: Date): Date {
-  return new Date(ends.getTime() + SLACK * 1000);
+  return new Date(Math.ceil(ends.getTime() / 1000 + SLACK) * 1000);
 }

@@ -86,8 +86,9 @@ export class LmdbStore implements Store {
     return this.#read(() => String(this.#db.get('mark')));
   }
 
-  async next(): Promise<number> {
-    return this.#write(() => this.#count('count'));
+  async next(seen = 0): Promise<number> {
+    // The time in microseconds at least, which has gone on where an old copy of the files was put in place.
+    return this.#write(() => this.#count('count', Math.max(seen, this.#now().getTime() * 1000)));
   }
 
   async spend(key: string, expires: Date): Promise<boolean> {
@@ -169,8 +170,8 @@ export class LmdbStore implements Store {
   }
 
   /** The number after the last one of a counter. */
-  #count(counter: 'count' | 'changes'): number {
-    const number = (this.#db.get(counter) ?? 0) + 1;
+  #count(counter: 'count' | 'changes', least = 0): number {
+    const number = Math.max(this.#db.get(counter) ?? 0, least) + 1;
     this.#db.put(counter, number);
     return number;
   }
@@ -318,7 +319,7 @@ function openFiles(path: string): RootDatabase {
 /** The package maps a file into memory before it has room on the disk: where there is none, the process would be killed. */
 function checkRoom(file: string): void {
   try {
-    writeFileSync(file, new Uint8Array(65_536));
+    writeFileSync(file, new Uint8Array(65_536), { flag: 'wx' });
   } finally {
     rmSync(file, { force: true });
   }

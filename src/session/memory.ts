@@ -29,8 +29,8 @@ export class MemoryStore implements Store {
     return this.#mark;
   }
 
-  async next(): Promise<number> {
-    this.#count += 1;
+  async next(seen = 0): Promise<number> {
+    this.#count = Math.max(this.#count, seen) + 1;
     return this.#count;
   }
 

@@ -65,9 +65,10 @@ export class RedisStore implements Store {
     return (await link.run(scripts.mark, [this.#markKey], args)) as string;
   }
 
-  async next(): Promise<number> {
+  async next(seen = 0): Promise<number> {
     const link = await this.#use();
-    const number = Number(await link.run(scripts.next, [`${this.#prefix}number`], [String(this.#number)]));
+    const least = Math.max(this.#number, seen);
+    const number = Number(await link.run(scripts.next, [`${this.#prefix}number`], [least.toFixed(0)]));
     this.#number = Math.max(this.#number, number);
     return number;
   }

@@ -122,10 +122,7 @@ export function sessionEnd(
 }
 
 export function sealSession(sealer: Sealer, session: Session): string {
-  const { id, principal, ptags, auth, sso, wls, login, issue, loggedIn, lastSeen, expires, because, mark, anchor } =
-    session;
-  const times = [issue, loggedIn - issue, lastSeen - issue, expires - issue];
-  return sealer.seal(JSON.stringify([id, principal, ptags, auth, sso, wls, login, ...times, because, mark, anchor]));
+  return sealer.seal(packSession(session));
 }
 
 /** @throws SessionError ERR_SESSION_INVALID for what we did not make, or with a secret that we do not have. */
@@ -138,9 +135,20 @@ export function openSession(sealer: Sealer, sealed: string): Session {
       'foreign',
     );
   }
-  // Whatever opens was sealed by us, so it has this form.
+  return unpackSession(opened.text);
+}
+
+export function packSession(session: Session): string {
+  const { id, principal, ptags, auth, sso, wls, login, issue, loggedIn, lastSeen, expires, because, mark, anchor } =
+    session;
+  const times = [issue, loggedIn - issue, lastSeen - issue, expires - issue];
+  return JSON.stringify([id, principal, ptags, auth, sso, wls, login, ...times, because, mark, anchor]);
+}
+
+/** Only of what was sealed by us, and so has this form. */
+export function unpackSession(packed: string): Session {
   const [id, principal, ptags, auth, sso, wls, login, issue, loggedIn, lastSeen, expires, because, mark, anchor] =
-    JSON.parse(opened.text);
+    JSON.parse(packed);
   const times = { issue, loggedIn: issue + loggedIn, lastSeen: issue + lastSeen, expires: issue + expires };
   return { id, principal, ptags, auth, sso, wls, login, ...times, because, mark, anchor };
 }

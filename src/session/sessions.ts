@@ -24,10 +24,8 @@ import type { OnEnd } from './watches.js';
 // Milliseconds.
 const RETRY_AFTER = 1000;
 const START_DEADLINE = 5000;
-/** For so long at least a browser's anchor is remembered as ended. */
-const DAY = 24 * 3600 * 1000;
 /** No session lasts longer. */
-const YEAR = 366 * DAY;
+const YEAR = 366 * 24 * 3600 * 1000;
 
 /** What sessions are made from. */
 export interface SessionsOptions {
@@ -39,6 +37,8 @@ export interface SessionsOptions {
   readonly wls: string;
   /** Origin and path of the application. */
   readonly place: string;
+  /** Name of its session cookie. */
+  readonly cookie: string;
   readonly now: () => Date;
   /** How old what this process knows of ended sessions may be: milliseconds; and whether to go on when it is older. */
   readonly staleAfter: number;
@@ -76,16 +76,17 @@ export class Sessions {
   readonly ready: Promise<void>;
 
   constructor(options: SessionsOptions) {
-    const { sealerOf, store, now, place, wls, staleAfter, allowStale, complain } = options;
+    const { sealerOf, store, now, place, cookie, wls, staleAfter, allowStale, complain } = options;
+    const application = digest(JSON.stringify([place, cookie]));
     this.#options = options;
     this.#sealer = sealerOf('session');
-    this.#live = new LiveSessions({ store, now, staleAfter, allowStale, complain });
+    const { maxLife, inactiveTimeout } = options.lifetimes;
+    this.#live = new LiveSessions({ store, application, maxLife, now, staleAfter, allowStale, complain });
     this.#tickets = new Tickets(store, now, sealerOf('ticket'), place);
     const ask = <T>(work: () => Promise<T>) => this.#ask(work);
     const shared = { store, live: this.#live, now, place, wls, ask };
     const heard = () => this.ready.catch(() => {});
     this.tokens = new Tokens({ ...shared, sealer: sealerOf('token'), heard });
-    const { inactiveTimeout } = options.lifetimes;
     this.list = options.listed ? new SessionList({ ...shared, sealer: sealerOf('list'), inactiveTimeout }) : undefined;
     this.ready = this.#start();
     // Who waits for it hears of it; the log does anyway.
@@ -98,7 +99,7 @@ export class Sessions {
    */
   async begin({ principal, ptags, auth, sso, issue, life }: Beginning, anchor?: string): Promise<Session> {
     await this.ready.catch(() => {});
-    const { wls, store, lifetimes, now } = this.#options;
+    const { wls, lifetimes, now } = this.#options;
     const mark = this.#live.mark();
     if (this.#live.isBlocked(wls, principal)) throw blocked(principal);
     if (this.#live.isFull) throw tooMuchEnded();
@@ -106,13 +107,9 @@ export class Sessions {
     const begun = now().getTime();
     const times = { issue: issue.getTime(), loggedIn: begun, lastSeen: begun };
     const end = sessionEnd(times.issue, life, lifetimes);
-    const login = await this.#ask(() => store.next());
-    const session = { ...who, login, ...times, ...end, mark, anchor: anchorOf(anchor) };
-    if (anchor !== undefined) {
-      await this.#ask(() => this.#join(session));
-      if (this.isSpent(anchor)) throw revoked('the browser has logged out meanwhile');
-    }
-    return session;
+    const login = await this.#ask(() => this.#live.next());
+    if (anchor !== undefined && this.isSpent(anchor)) throw revoked('the browser has logged out meanwhile');
+    return { ...who, login, ...times, ...end, mark, anchor: anchorOf(anchor) };
   }
 
   seal(session: Session): string {
@@ -130,9 +127,16 @@ export class Sessions {
     return this.#check(this.#read(cookie), 'cookie', anchorOf(anchor));
   }
 
-  /** What a cookie says, whatever has become of the session. @throws SessionError if we did not make it. */
-  peek(cookie: string): Auth {
-    return this.describe(openSession(this.#sealer, cookie));
+  /**
+   * What a cookie says, though its session may be over, or the store away: to end it.
+   * @throws SessionError if it is not ours, or is known to have ended before its time.
+   */
+  peek(cookie: string, anchor?: string): Auth {
+    const session = openSession(this.#sealer, cookie);
+    const auth = this.describe(session);
+    const isHere = session.wls === this.#options.wls && session.anchor === anchorOf(anchor);
+    if (!isHere || this.#live.isEnded(auth)) throw revoked();
+    return auth;
   }
 
   /** The same session as just used, and the cookie that says so; undefined where that need not be said. */
@@ -162,8 +166,8 @@ export class Sessions {
 
   /** @throws SessionError if the session, which was open before, has ended meanwhile. */
   recheck(auth: Auth): void {
-    if (this.#live.isEnded(auth)) throw revoked();
-    if (auth.expires.getTime() <= this.#options.now().getTime()) throw expired(auth.expiresBecause);
+    this.#live.mark();
+    this.#checkLive(auth);
   }
 
   /** Uses a key up: true the first time. */
@@ -182,7 +186,9 @@ export class Sessions {
    */
   async logOut(auth: Auth): Promise<void> {
     try {
-      await this.#ask(() => (auth.group === '' ? this.#live.end(auth, this.endOf(auth)) : this.#endGroup(auth)));
+      await this.#ask(() =>
+        auth.group === '' ? this.#live.end(auth, this.endOf(auth)) : this.#live.endGroup(auth.group),
+      );
     } catch {
       throw storeAway('the session is ended here, and other machines may not know it yet');
     }
@@ -193,13 +199,17 @@ export class Sessions {
     await this.#ask(() => this.#live.endAll(this.#options.wls, principal));
   }
 
-  async block(principal: string, blocks: boolean): Promise<void> {
-    await this.#ask(() => this.#live.block(this.#options.wls, principal, blocks));
+  async block(principal: string): Promise<void> {
+    await this.#ask(() => this.#live.block(this.#options.wls, principal));
+  }
+
+  async unblock(principal: string): Promise<void> {
+    await this.#ask(() => this.#live.unblock(this.#options.wls, principal));
   }
 
   /** Whether a browser's anchor was ended, by logging out: then it may not be bound to again. */
   isSpent(anchor: string): boolean {
-    return this.#live.isNamedEnded(anchorOf(anchor));
+    return this.#live.isGroupEnded(anchorOf(anchor));
   }
 
   /** When a session ends however it is used: what its `expires` said at the login. */
@@ -249,39 +259,20 @@ export class Sessions {
     return openSession(this.#sealer, cookie);
   }
 
+  #checkLive(auth: Auth): void {
+    if (this.#live.isEnded(auth)) throw revoked();
+    if (auth.expires.getTime() <= this.#options.now().getTime()) throw expired(auth.expiresBecause);
+  }
+
   #check(session: Session, via: Auth['via'], anchor: string): Auth {
     if (session.wls !== this.#options.wls) throw revoked('it was begun with another login service');
     if (!this.#live.isOf(session.mark)) {
       throw revoked('the application was restarted, or its processes share no store');
     }
     const auth = this.describe(session, via);
-    this.recheck(auth);
+    this.#checkLive(auth);
     if (session.anchor !== anchor) throw unbound(anchor);
     return auth;
-  }
-
-  /** Remembers that a session is bound to an anchor, and for how long. */
-  async #join({ id, anchor, expires }: Session): Promise<void> {
-    await this.#options.store.put(`anchor.${anchor}:${digest(id)}`, '', new Date(expires));
-  }
-
-  /** First at once, and then for as long as the last one lasts: what is bound between the two finds the end there. */
-  async #endGroup(auth: Auth): Promise<void> {
-    const soon = new Date(Math.max(this.endOf(auth).getTime(), this.#options.now().getTime() + DAY));
-    await this.#live.endNamed(auth.group, soon).catch(() => {});
-    await this.#live.endNamed(auth.group, await this.#groupEnd(auth, soon));
-  }
-
-  /** When the last session ends that is bound to the same anchor, of whichever application. */
-  async #groupEnd(auth: Auth, least: Date): Promise<Date> {
-    const ends = [least.getTime()];
-    try {
-      const bound = await this.#ask(() => this.#options.store.list(`anchor.${auth.group}`));
-      ends.push(...bound.map(({ expires }) => expires.getTime()));
-    } catch {
-      // It ends here at once; what the store was not asked cannot be known.
-    }
-    return new Date(Math.max(...ends));
   }
 
   /** Whatever fails in a store is told to the log, and to nobody else. */

@@ -30,8 +30,8 @@ export interface Store {
    *   something, takes this one over: what the caller knew was put again by then. Without one it makes a new one.
    */
   mark(known?: string): Promise<string>;
-  /** The next number of one counter: larger at each call, also after a loss of data. */
-  next(): Promise<number>;
+  /** The next number of one counter: larger at each call, and larger than `seen`, also after a loss of data. */
+  next(seen?: number): Promise<number>;
   /** Uses a key up: true the first time, and false from then on until it expires. Atomic. */
   spend(key: string, expires: Date): Promise<boolean>;
   /** Keeps a value until it expires, in place of what the key had. All who subscribed are told, this process too. */

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { digest } from '../digest.js';
 import { SessionError } from '../errors.js';
 import type { Sealer } from './seal.js';
-import { openSession, type Session, sealSession } from './session.js';
+import { packSession, type Session, unpackSession } from './session.js';
 import type { Store } from './store.js';
 
 /** How long a ticket can be used: seconds. */
@@ -35,14 +35,18 @@ export class Tickets {
     const expires = new Date(this.#now().getTime() + TICKET_LIFE * 1000);
     this.#count(session.id, expires.getTime());
     const ticket = randomBytes(32).toString('base64url');
-    await this.#store.put(this.#key(ticket), sealSession(this.#sealer, session), expires);
+    const key = this.#key(ticket);
+    // With its key and its end: who can write to the store may put it in another place, or keep it for longer.
+    const kept = [key, expires.getTime(), packSession(session)];
+    await this.#store.put(key, this.#sealer.seal(JSON.stringify(kept)), expires);
     return { ticket, expires };
   }
 
   /** Uses a ticket up. @throws SessionError ERR_TOKEN_INVALID if it is none, or was used, or is too old. */
   async take(ticket: string): Promise<Session> {
-    const kept = ticketShape.test(ticket) ? await this.#store.take(this.#key(ticket)) : undefined;
-    const session = kept === undefined ? undefined : this.#open(kept);
+    const key = ticketShape.test(ticket) ? this.#key(ticket) : undefined;
+    const kept = key === undefined ? undefined : await this.#store.take(key);
+    const session = kept === undefined ? undefined : this.#open(kept, key);
     if (session === undefined) {
       throw new SessionError('ERR_TOKEN_INVALID', `this is no ticket, or it was used, or is over ${TICKET_LIFE} s old`);
     }
@@ -50,13 +54,12 @@ export class Tickets {
     return session;
   }
 
-  #open(kept: string): Session | undefined {
-    try {
-      return openSession(this.#sealer, kept);
-    } catch {
-      // Whatever is in the store, we did not seal it as a ticket.
-      return undefined;
-    }
+  #open(kept: string, key: string | undefined): Session | undefined {
+    const opened = this.#sealer.open(kept);
+    // Whatever is in the store, we did not seal it as a ticket.
+    if (typeof opened === 'string') return undefined;
+    const [its, expires, packed] = JSON.parse(opened.text);
+    return its === key && expires > this.#now().getTime() ? unpackSession(packed) : undefined;
   }
 
   #count(id: string, expires: number): void {

@@ -64,6 +64,8 @@ export interface TokensOptions {
 const PREFIX = 'ucwa_';
 /** How often it is written when a token was last used: milliseconds. */
 const USED_EVERY = 60_000;
+/** How many a person can have. */
+const MAX_TOKENS = 1000;
 
 /** API tokens, for programs. The store has their hashes, and what they stand for sealed. */
 export class Tokens {
@@ -76,7 +78,7 @@ export class Tokens {
 
   /**
    * Makes a token. It is shown this once, and kept nowhere.
-   * @throws TypeError if it has no name or no end.
+   * @throws TypeError if it has no name or no end; SessionError ERR_LIMIT_REACHED if the person has too many.
    */
   async create(asked: NewToken): Promise<Token & { readonly token: string }> {
     checkOptions('tokens.create()', asked, rules);
@@ -90,6 +92,7 @@ export class Tokens {
     const expires = created + ttl * 1000;
     const kept = { handle, principal, name, scopes, ptags, wls, created, expires, lastUsed: undefined, mark };
     await ask(async () => {
+      await this.#checkCount(principal);
       await this.#keep(kept);
       await store.put(`${this.#folder(principal)}:${handle}`, '', new Date(expires));
     });
@@ -107,20 +110,20 @@ export class Tokens {
     });
     const there = found
       .filter((kept) => kept !== undefined)
-      .filter((kept) => kept.mark === mark && !live.isNamedEnded(digest(kept.handle)));
+      .filter((kept) => kept.mark === mark && !live.isTokenEnded(kept.handle));
     return there.map(show).sort((a, b) => a.created.getTime() - b.created.getTime());
   }
 
   /** Ends a token everywhere. @returns whether the person has one of that handle. */
   async revoke(principal: string, handle: string): Promise<boolean> {
-    const { store, live, ask } = this.#options;
+    const { store, live, wls, ask } = this.#options;
     const token = (await this.list(principal)).find((one) => one.handle === handle);
     if (token === undefined) return false;
     await ask(async () => {
       // First what every process hears of: its last use may be being written just now.
-      await live.endNamed(digest(handle), token.expires);
+      await live.end({ sessionId: handle, group: '', wls, principal, login: Number.POSITIVE_INFINITY }, token.expires);
+      // In the folder it stays: it is remembered, and so it counts.
       await store.delete(`token.${handle}`);
-      await store.delete(`${this.#folder(principal)}:${handle}`);
     });
     return true;
   }
@@ -136,13 +139,20 @@ export class Tokens {
       kept.wls !== wls ||
       kept.mark !== mark ||
       kept.expires <= now().getTime() ||
-      live.isNamedEnded(digest(handle))
+      live.isTokenEnded(handle)
     ) {
       throw new SessionError('ERR_TOKEN_INVALID', 'this is no token, or it was revoked, or it is over');
     }
     if (live.isBlocked(wls, kept.principal)) throw blocked(kept.principal);
     this.#noteUse(kept);
     return describe(kept);
+  }
+
+  /** Also of those that were revoked: each of them has to be remembered until it would have ended. */
+  async #checkCount(principal: string): Promise<void> {
+    const made = await this.#options.store.list(this.#folder(principal));
+    if (made.length < MAX_TOKENS) return;
+    throw new SessionError('ERR_LIMIT_REACHED', `this person has had ${MAX_TOKENS} tokens that would not be over yet`);
   }
 
   /** At most once a minute, and nobody waits for it. */
