@@ -368,11 +368,24 @@ describe('ucam-webauth secret', () => {
     if (process.getuid) expect(statSync(file).mode & 0o777).toBe(0o400);
   });
 
-  it.runIf(isRoot)('keeps the owner, whose file the superuser may change', async () => {
+  it.runIf(isRoot)('changes nothing as root where another user could lead it elsewhere meanwhile', async () => {
     await step();
     chownSync(file, 65534, 65534);
-    expect(said(await step('--add'))).toHaveLength(2);
-    expect(statSync(file)).toMatchObject({ uid: 65534, gid: 65534 });
+    expectSentence(await step('--add'), 1, /belongs to another user \(65534\): run chown/);
+    chownSync(file, 0, 0);
+    for (const [uid, mode] of [
+      [65534, 0o700],
+      [0, 0o777],
+    ] as const) {
+      chownSync(folder, uid, 0);
+      chmodSync(folder, mode);
+      for (const each of [[], ['--add']] as const) {
+        expectSentence(await step(...each), 1, /can be changed by others than root: run this as the user/);
+      }
+    }
+    chownSync(folder, 0, 0);
+    chmodSync(folder, 0o700);
+    expect((await step('--add')).status).toBe(0);
   });
 
   it('loses no step of several at once: each is taken, or refused with a sentence', async () => {

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
-import { closeSync, openSync, realpathSync, renameSync, rmSync } from 'node:fs';
-import { resolve } from 'node:path';
+import { closeSync, existsSync, openSync, realpathSync, renameSync, rmSync, statSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
 import { createSecretFile, newSecret, readSecretFile, writeBeside } from '../session/secret.js';
 import { type Call, printable, UsageError } from './usage.js';
 
@@ -15,6 +15,7 @@ export async function secret({ words: [file], options }: Call): Promise<number> 
     return 0;
   }
   const path = resolve(file);
+  checkFolder(path);
   const next = step ? take(step, path) : createSecretFile(path) && made;
   show(path);
   if (next) console.log(`\n${next}`);
@@ -43,7 +44,7 @@ one sealed does not open any more.`,
   },
 };
 
-const made = `Made, for its owner alone to read. If the application runs as another user, give it to that user (chown). If it
+const made = `Made, for its owner alone to read, who has to be the user that the application runs as. If it
 runs on several machines, copy this file to each of them over ssh, with its mode (scp -p).`;
 
 function atLeastTwo(secrets: readonly string[]): readonly string[] {
@@ -55,9 +56,9 @@ function atLeastTwo(secrets: readonly string[]): readonly string[] {
 function take(step: Step, path: string): string {
   const { path: real } = read(path);
   return locked(real, () => {
-    const { secrets, stats } = read(real);
+    const { secrets, mode } = read(real);
     const { change, next } = steps[step];
-    const temporary = writeBeside(real, change(secrets), stats);
+    const temporary = writeBeside(real, change(secrets), mode);
     renameSync(temporary, real);
     return next;
   });
@@ -87,10 +88,28 @@ function show(path: string): void {
 
 /** The file behind any links: it is that one that is replaced. */
 function read(path: string) {
-  // The superuser looks after files of the users that applications run as.
-  const found = readSecretFile(path, process.getuid?.() === 0 ? 'anybody' : 'us');
+  const found = readSecretFile(path);
   if (found) return { ...found, path: realpathSync(path) };
   throw new Error(`there is no file ${path}: without an option this command makes one`);
+}
+
+/**
+ * The superuser would write where whoever owns the folder leads: to files of others, by links that are put there meanwhile.
+ * @throws Error if that is somebody else.
+ */
+function checkFolder(path: string): void {
+  if (process.getuid?.() !== 0) return;
+  const folder = dirname(existsSync(path) ? realpathSync(path) : path);
+  if (!existsSync(folder)) return;
+  for (let at = resolve(folder); ; at = dirname(at)) {
+    const { uid, mode } = statSync(at);
+    // In a folder such as /tmp nobody can move what is root's.
+    const isOpen = (mode & 0o022) !== 0 && (mode & 0o1000) === 0;
+    if (uid !== 0 || isOpen) {
+      throw new Error(`${at} can be changed by others than root: run this as the user that the application runs as`);
+    }
+    if (at === dirname(at)) return;
+  }
 }
 
 /** A name for a secret, which says nothing of it. */

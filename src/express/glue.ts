@@ -450,10 +450,15 @@ function outOfReach(path: string, cookiePath: string): VerificationError {
  */
 function isPrivate(response: ServerResponse, given: unknown): boolean {
   const more = Array.isArray(given) ? pairs(given) : Object.entries(typeof given === 'object' && given ? given : {});
-  const [, control = response.getHeader('Cache-Control')] =
-    more.find(([name]) => String(name).toLowerCase() === 'cache-control') ?? [];
-  if (control === undefined) keepPrivate(response);
-  return control === undefined || /\b(?:private\b(?!\s*=)|no-store\b)/i.test(String(control));
+  const said = (name: string) => {
+    const lines = more.filter(([one]) => String(one).toLowerCase() === name).map(([, value]) => String(value));
+    return lines.length > 0 ? lines : [response.getHeader(name) ?? []].flat().map(String);
+  };
+  // Those are for caches that do not heed the usual one (RFC 9213).
+  if (said('cdn-cache-control').length > 0 || said('surrogate-control').length > 0) return false;
+  const control = said('cache-control');
+  if (control.length === 0) keepPrivate(response);
+  return control.every((line) => /\b(?:private\b(?!\s*=)|no-store\b)/i.test(line));
 }
 
 /** Headers as a list of names and values in turn, or of pairs. */

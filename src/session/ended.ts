@@ -176,12 +176,10 @@ export class Ended {
   #prune(now: number): void {
     if (Math.abs(now - this.#pruned) < 60) return;
     this.#pruned = now;
-    for (const names of [this.#sessions, this.#tokens]) {
-      for (const [name, ends] of names) if (ends <= now) names.delete(name);
+    for (const names of [this.#sessions, this.#tokens]) forgetOver(names, (ends) => ends <= now);
+    for (const more of [this.#cuts, this.#blocks, this.#lives]) {
+      forgetOver(more as Map<string, { readonly ends: number }>, ({ ends }) => ends <= now);
     }
-    for (const [application, { ends }] of this.#lives) if (ends <= now) this.#lives.delete(application);
-    for (const [person, { ends }] of this.#cuts) if (ends <= now) this.#cuts.delete(person);
-    for (const [person, { ends }] of this.#blocks) if (ends <= now) this.#blocks.delete(person);
   }
 }
 
@@ -216,6 +214,10 @@ export function lifeEntry(application: string, life: number, expires: Date): Ent
 
 function dateOf(second: number): Date {
   return new Date(second * 1000);
+}
+
+function forgetOver<T>(known: Map<string, T>, isOver: (one: T) => boolean): void {
+  for (const [name, one] of known) if (isOver(one)) known.delete(name);
 }
 
 /** What is said twice is remembered until the later end. */

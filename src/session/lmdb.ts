@@ -1,5 +1,15 @@
 import { randomBytes } from 'node:crypto';
-import { chmodSync, closeSync, existsSync, mkdirSync, openSync, readSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { open, type RootDatabase } from 'lmdb';
@@ -61,6 +71,8 @@ export class LmdbStore implements Store {
   /** How many subscribers have not learnt yet what there was before. */
   #learning = 0;
   #checked: number;
+  readonly #inode: number;
+  #moved = false;
   #timer: NodeJS.Timeout | undefined;
   #closed: Promise<void> | undefined;
 
@@ -77,6 +89,7 @@ export class LmdbStore implements Store {
     this.#checked = now().getTime();
     try {
       this.#db = openFiles(this.#path);
+      this.#inode = inodeOf(this.#path);
     } catch (error) {
       throw this.#failure(error, 'cannot be opened');
     }
@@ -144,7 +157,7 @@ export class LmdbStore implements Store {
     this.#read(() => this.#tell());
     const subscription = { folder, subscriber };
     this.#subscriptions.add(subscription);
-    this.#timer ??= setInterval(() => this.lag(), POLL_EVERY).unref();
+    this.#timer ??= setInterval(() => this.#poll(), POLL_EVERY).unref();
     this.#learning += 1;
     await this.#teach(subscriber);
     this.#learning -= 1;
@@ -152,6 +165,7 @@ export class LmdbStore implements Store {
   }
 
   lag(): number {
+    if (this.#moved) return Number.POSITIVE_INFINITY;
     try {
       this.#read(() => this.#tell());
       return this.#learning === 0 ? 0 : Number.POSITIVE_INFINITY;
@@ -167,6 +181,12 @@ export class LmdbStore implements Store {
     this.#subscriptions.clear();
     this.#closed = this.#db.close();
     return this.#closed;
+  }
+
+  #poll(): void {
+    // What others write to files that took the place of ours is not heard here.
+    this.#moved = inodeOf(this.#path) !== this.#inode;
+    this.lag();
   }
 
   /** The number after the last one of a counter. */
@@ -310,10 +330,19 @@ function openFiles(path: string): RootDatabase {
   const mode = 0o600;
   const db: RootDatabase = open({ path, noSubdir: false, overlappingSync: false, ...{ permissionsMode: mode } });
   for (const file of ['data.mdb', 'lock.mdb']) chmodSync(join(path, file), mode);
+  const inode = inodeOf(path);
   db.transactionSync(() => {
-    if (db.get('mark') === undefined) db.put('mark', randomBytes(12).toString('base64url'));
+    // A copy, such as one that was restored, does not know what was ended since it was made.
+    if (db.get('inode') === inode) return;
+    db.put('mark', randomBytes(12).toString('base64url'));
+    db.put('inode', inode);
   });
   return db;
+}
+
+/** Which file it is; another one, where it was restored or replaced. */
+function inodeOf(path: string): number {
+  return statSync(join(path, 'data.mdb'), { throwIfNoEntry: false })?.ino ?? 0;
 }
 
 /** The package maps a file into memory before it has room on the disk: where there is none, the process would be killed. */

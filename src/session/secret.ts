@@ -3,7 +3,6 @@ import {
   closeSync,
   constants,
   fchmodSync,
-  fchownSync,
   fstatSync,
   fsyncSync,
   linkSync,
@@ -56,21 +55,18 @@ export function newSecret(): string {
   return randomBytes(32).toString('hex');
 }
 
-/**
- * What is in a file of secrets, and whose it is; undefined if it is missing.
- * @param owner who has to own it: this process's user, or anybody.
- */
+/** What is in a file of secrets, and its mode; undefined if it is missing. */
 export function readSecretFile(
   path: string,
-  owner: 'us' | 'anybody' = 'us',
-): { readonly secrets: readonly string[]; readonly stats: Stats } | undefined {
+): { readonly secrets: readonly string[]; readonly mode: number } | undefined {
   const opened = openIfThere(path);
   if (opened === undefined) return undefined;
   try {
     // Judged and read by one descriptor: a name can come to mean another file in between.
     const stats = fstatSync(opened);
-    checkFile(path, stats, owner);
-    return { secrets: checkSecrets(linesOf(readFileSync(opened, 'utf8')), `the file ${path}`), stats };
+    checkFile(path, stats);
+    const secrets = checkSecrets(linesOf(readFileSync(opened, 'utf8')), `the file ${path}`);
+    return { secrets, mode: stats.mode & 0o777 };
   } finally {
     closeSync(opened);
   }
@@ -92,18 +88,14 @@ export function createSecretFile(path: string): boolean {
   }
 }
 
-/**
- * Writes secrets to a new file in the same folder, which nobody else can read. @returns its path.
- * @param like whose owner and mode it gets.
- */
-export function writeBeside(path: string, secrets: readonly string[], like?: Stats): string {
+/** Writes secrets to a new file in the same folder, which nobody else can read. @returns its path. */
+export function writeBeside(path: string, secrets: readonly string[], mode = 0o600): string {
   const temporary = join(dirname(path), `.secret-${randomBytes(8).toString('hex')}`);
   const opened = openSync(temporary, 'wx', 0o600);
   try {
     writeFileSync(opened, `${secrets.join('\n')}\n`);
-    if (like && like.uid !== process.getuid?.()) fchownSync(opened, like.uid, like.gid);
     // Whatever the umask took away.
-    fchmodSync(opened, like ? like.mode & 0o777 : 0o600);
+    fchmodSync(opened, mode);
     fsyncSync(opened);
     return temporary;
   } catch (error) {
@@ -169,14 +161,14 @@ function openIfThere(path: string): number | undefined {
   }
 }
 
-function checkFile(path: string, stats: Stats, owner: 'us' | 'anybody'): void {
+function checkFile(path: string, stats: Stats): void {
   if (!stats.isFile()) throw new TypeError(`${path} is no regular file, such as a secret is kept in`);
   if (stats.size > LARGEST)
     throw new TypeError(`the file ${path} is larger than ${LARGEST} bytes: it holds no secrets`);
   const us = process.getuid?.();
   // Windows has neither.
   if (us === undefined) return;
-  if (owner === 'us' && stats.uid !== us) {
+  if (stats.uid !== us) {
     throw new TypeError(
       `the file ${path} of the secret belongs to another user (${stats.uid}): run chown ${us} ${quote(path)}`,
     );

@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { chmod, mkdir, mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises';
+import { chmod, cp, mkdir, mkdtemp, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -124,6 +124,23 @@ describe('LmdbStore and its files', () => {
     expect(await second.get('x:a')).toMatch(/^\d+$/);
   });
 
+  it('are another store where they were restored from a copy, and a process whose files were replaced notices', async () => {
+    const store = open();
+    const [mark, number] = [await store.mark(), await store.next()];
+    await store.subscribe('x', { changed: () => {}, missed: async () => {} });
+    await store.put('x:a', 'one', later(60));
+    await cp(path, `${path}-copy`, { recursive: true });
+    const copy = open({ path: `${path}-copy` });
+    expect(await copy.mark()).not.toBe(mark);
+    expect(await copy.get('x:a')).toBe('one');
+    expect(await copy.next()).toBeGreaterThan(number);
+    expect(store.lag()).toBe(0);
+    await rename(path, `${path}-away`);
+    await cp(`${path}-away`, path, { recursive: true });
+    await expect.poll(() => store.lag()).toBe(Number.POSITIVE_INFINITY);
+    expect(await open().mark()).not.toBe(mark);
+  });
+
   it('are for nobody else to read', async () => {
     const mask = process.umask(0o022);
     try {
@@ -196,7 +213,7 @@ describe('LmdbStore and its files', () => {
     time += 120_000;
     await Promise.all(Array.from({ length: 250 }, () => store.next()));
     const files = openFiles({ path, overlappingSync: false });
-    expect(Array.from(files.getKeys())).toEqual(['changes', 'count', 'mark']);
+    expect(Array.from(files.getKeys())).toEqual(['changes', 'count', 'inode', 'mark']);
     await files.close();
   });
 });
