@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { connect } from 'node:net';
-import { afterAll, afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Config } from '../src/config.js';
 import { KeySet } from '../src/keys.js';
 import { RedisStore } from '../src/session/redis.js';
@@ -11,7 +11,7 @@ import { Machine, type Settings } from './machines-process.js';
 import { Browser, type Page } from './processes.js';
 import { secret } from './site.js';
 import { type Mode, TcpProxy } from './stores/proxy.js';
-import { findRedis, RedisServer } from './stores/redis-server.js';
+import { expectNothingUnhandled, findRedis, RedisServer } from './stores/redis-server.js';
 
 const baseUrl = 'http://localhost:3000';
 const wls = createWLS({ key: wlsKey.privateKey });
@@ -24,13 +24,7 @@ const staleAfter = 3;
 const patiently = { timeout: 12_000, interval: 50 };
 const aof = ['appendonly yes', 'appendfsync always'];
 
-const unhandled: unknown[] = [];
-const note = (reason: unknown) => void unhandled.push(reason);
-process.on('unhandledRejection', note);
-afterAll(() => {
-  process.off('unhandledRejection', note);
-  expect(unhandled).toEqual([]);
-});
+expectNothingUnhandled();
 
 const started: Machine[] = [];
 afterEach(async () => {

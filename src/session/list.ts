@@ -27,16 +27,22 @@ interface Kept extends Pick<Auth, 'sessionId' | 'group' | 'login' | 'principal'>
   readonly userAgent: string;
 }
 
-export interface SessionListOptions {
+/** What is kept in a store for the people of one application. */
+export interface DeskOptions {
   readonly store: Store;
   readonly live: LiveSessions;
   readonly sealer: Sealer;
   readonly now: () => Date;
+  /** Whose it is: what is another application's is none here, though it may share the store. */
   readonly place: string;
   readonly wls: string;
+  /** Does what asks the store, and says so where that fails. */
+  readonly ask: <T>(work: () => Promise<T>) => Promise<T>;
+}
+
+export interface SessionListOptions extends DeskOptions {
   /** Seconds. */
   readonly inactiveTimeout: number | undefined;
-  readonly ask: <T>(work: () => Promise<T>) => Promise<T>;
 }
 
 /** For so long it may not be known that a session is in use: milliseconds. */

@@ -2,11 +2,9 @@ import { randomBytes, timingSafeEqual } from 'node:crypto';
 import { digest } from '../digest.js';
 import { AuthorisationError, SessionError } from '../errors.js';
 import { checkOptions, isSeconds, isText, type Rules, required, texts } from '../options.js';
-import type { LiveSessions } from './live.js';
+import type { DeskOptions } from './list.js';
 import { Minutely } from './minutely.js';
-import type { Sealer } from './seal.js';
 import type { Auth } from './session.js';
-import type { Store } from './store.js';
 
 /** What an API token is made of. */
 export interface NewToken {
@@ -46,18 +44,9 @@ interface Kept extends Omit<Token, 'created' | 'expires' | 'lastUsed'> {
   readonly mark: string;
 }
 
-export interface TokensOptions {
-  readonly store: Store;
-  readonly live: LiveSessions;
-  readonly sealer: Sealer;
-  readonly now: () => Date;
-  /** Whose tokens they are: one of another application is none here, though it may share the store. */
-  readonly place: string;
-  readonly wls: string;
+export interface TokensOptions extends DeskOptions {
   /** Resolves once the store was heard, or not for some seconds. */
   readonly heard: () => Promise<void>;
-  /** Does what asks the store, and says so where that fails. */
-  readonly ask: <T>(work: () => Promise<T>) => Promise<T>;
 }
 
 /** So that those who search for secrets in the wrong places recognise one. */

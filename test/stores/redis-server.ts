@@ -1,24 +1,25 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { delimiter, join } from 'node:path';
+import { join } from 'node:path';
 import { createClient } from 'redis';
-import { afterAll } from 'vitest';
-import { freePorts } from '../processes.js';
+import { afterAll, expect } from 'vitest';
+import { findPrograms, freePorts } from '../processes.js';
 
-const howToInstall = 'the tests with a real Redis need redis-server on the PATH (Debian: apt-get install redis-server)';
-
-/**
- * Whether there is a Redis to test with; where not, a sentence says so.
- * @throws Error in continuous integration, where there has to be one.
- */
+/** Whether there is a Redis to test with. @throws Error in continuous integration, where there has to be one. */
 export function findRedis(): boolean {
-  const { CI: integration, PATH = '' } = process.env;
-  if (PATH.split(delimiter).some((folder) => existsSync(join(folder, 'redis-server')))) return true;
-  if (integration) throw new Error(howToInstall);
-  console.warn(`Left out: ${howToInstall}.`);
-  return false;
+  return findPrograms(['redis-server']);
+}
+
+/** Has the file fail if anything in it is rejected and nobody catches it. Call it before all else. */
+export function expectNothingUnhandled(): void {
+  const unhandled: unknown[] = [];
+  const note = (reason: unknown) => void unhandled.push(reason);
+  process.on('unhandledRejection', note);
+  afterAll(() => {
+    process.off('unhandledRejection', note);
+    expect(unhandled).toEqual([]);
+  });
 }
 
 const servers = new Set<RedisServer>();

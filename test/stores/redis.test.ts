@@ -1,18 +1,12 @@
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { RedisStore, type RedisStoreOptions } from '../../src/session/redis.js';
 import type { Entry, Store } from '../../src/session/store.js';
 import { root, runNode } from '../processes.js';
 import { type Mode, TcpProxy } from './proxy.js';
-import { findRedis, RedisServer } from './redis-server.js';
+import { expectNothingUnhandled, findRedis, RedisServer } from './redis-server.js';
 import { sharedStoreSuite, storeSuite } from './suite.js';
 
-const unhandled: unknown[] = [];
-const note = (reason: unknown) => void unhandled.push(reason);
-process.on('unhandledRejection', note);
-afterAll(() => {
-  process.off('unhandledRejection', note);
-  expect(unhandled).toEqual([]);
-});
+expectNothingUnhandled();
 
 const opened: Store[] = [];
 afterEach(async () => {
