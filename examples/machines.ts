@@ -12,6 +12,7 @@ import { fileURLToPath } from 'node:url';
 import { createWLS } from 'ucam-webauth/wls';
 
 const port = Number(process.env['PORT'] ?? 3000);
+await checkFree(port);
 const folder = mkdtempSync(join(tmpdir(), 'machines-'));
 const started: ChildProcess[] = [];
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stop(0));
@@ -88,6 +89,12 @@ function stop(status: number): void {
   for (const child of started.splice(0)) child.removeAllListeners('exit').kill();
   rmSync(folder, { recursive: true, force: true });
   process.exit(status);
+}
+
+async function checkFree(its: number): Promise<void> {
+  const server = createServer().listen(its, '127.0.0.1');
+  await new Promise((open, refused) => server.once('listening', open).once('error', refused));
+  await new Promise((closed) => server.close(closed));
 }
 
 async function freePorts(count: number): Promise<number[]> {

@@ -4,6 +4,7 @@ import {
   callable,
   checkOptions,
   flag,
+  isSeconds,
   isText,
   object,
   type Rules,
@@ -26,42 +27,42 @@ export interface Config {
   /** 32 random bytes as 64 hex digits; of several, the first seals and all open. Development makes one up. */
   readonly secret?: string | readonly string[] | undefined;
   /** The login service: `raven` by default. */
-  readonly wls?: Profile;
+  readonly wls?: Profile | undefined;
   /** What remembers spent responses and ended sessions: a `MemoryStore` by default, which serves one process. */
-  readonly store?: Store;
+  readonly store?: Store | undefined;
   /** Receives what happens, as data. Nothing is printed by default. */
-  readonly log?: (event: LogEvent) => void;
+  readonly log?: ((event: LogEvent) => void) | undefined;
   /** Below the path of `baseUrl`; `/webauth/callback` by default. */
-  readonly callbackPath?: string;
+  readonly callbackPath?: string | undefined;
   /** What the names of our cookies begin with: `webauth` by default. Applications on one host need different ones. */
-  readonly cookieName?: string;
+  readonly cookieName?: string | undefined;
   /**
    * The paths to which the session cookie is sent: `/` by default, and only then do browsers keep neighbours from
    * setting it.
    */
-  readonly cookiePath?: string;
+  readonly cookiePath?: string | undefined;
   /** What the login service shows as asking. */
-  readonly desc?: string;
+  readonly desc?: string | undefined;
   /** Longest life of a session, from the login service's answer on: seconds, 7200 by default. */
-  readonly maxLife?: number;
+  readonly maxLife?: number | undefined;
   /** Whether a session also ends with the user's session at the login service, where that says how long: true. */
-  readonly useWlsLife?: boolean;
+  readonly useWlsLife?: boolean | undefined;
   /** How long a session may go unused: seconds, from half of it to all of it. For ever, by default. */
-  readonly inactiveTimeout?: number;
+  readonly inactiveTimeout?: number | undefined;
   /**
    * Whether logging out here also logs the browser out of the other applications of this origin that say so, and have the
    * same store: false. It takes a second cookie, `__Host-webauth-session-id`, which they share. With
    * a `cookiePath` it is always so.
    */
-  readonly coordinatedLogout?: boolean;
+  readonly coordinatedLogout?: boolean | undefined;
   /** Whether a list is kept of each person's sessions, with what their browsers say they are: false. */
-  readonly listSessions?: boolean;
+  readonly listSessions?: boolean | undefined;
   /** How long the store may be out of hearing before sessions are refused: seconds, 10 by default. */
-  readonly staleAfter?: number;
+  readonly staleAfter?: number | undefined;
   /** How old a response may be: seconds, 30 by default. */
-  readonly responseTimeout?: number;
+  readonly responseTimeout?: number | undefined;
   /** How far the login service's clock may be ahead: seconds, 5 by default. */
-  readonly clockSkew?: number;
+  readonly clockSkew?: number | undefined;
   /** Who may enter where a route does not say; anybody, by default. */
   readonly requirePrincipals?: readonly string[];
   /** Ptags of which a person needs one where a route does not say; those of the login service by default. */
@@ -70,16 +71,16 @@ export interface Config {
    * Called, and waited for, after each login and step-up, with the session and the verified response, before the person
    * goes on. What it throws refuses the login. (One that it let pass can still fail afterwards.)
    */
-  readonly onLogin?: (auth: Auth, response: VerifiedResponse) => void | Promise<void>;
+  readonly onLogin?: ((auth: Auth, response: VerifiedResponse) => void | Promise<void>) | undefined;
   /**
    * Go on when the store is out of hearing for longer than `staleAfter`: sessions that were ended meanwhile, on other
    * machines, are let in.
    */
-  readonly dangerouslyAllowStaleSessions?: boolean;
+  readonly dangerouslyAllowStaleSessions?: boolean | undefined;
   /** The clock. */
-  readonly now?: () => Date;
+  readonly now?: (() => Date) | undefined;
   /** Accept in production what is for development only: demo keys, login services on loopback, plain http there. */
-  readonly dangerouslyActAsDevelopment?: boolean;
+  readonly dangerouslyActAsDevelopment?: boolean | undefined;
 }
 
 /** Something that happened. It never holds a token, a cookie, a signature or a query. */
@@ -190,7 +191,10 @@ const rules: Rules<Config> = {
   desc: text,
   maxLife: seconds,
   useWlsLife: flag,
-  inactiveTimeout: seconds,
+  inactiveTimeout: [
+    (value) => isSeconds(value) && value > 20,
+    'is a number of seconds, more than 20: a session has to outlast its login',
+  ],
   coordinatedLogout: flag,
   listSessions: flag,
   staleAfter: seconds,

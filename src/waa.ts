@@ -142,6 +142,8 @@ export class WAA {
       complain: (message) => this.log('error', 'store', message, { code: 'ERR_STORE_UNAVAILABLE' }),
     });
     this.ready = this.#sessions.ready;
+    // Of all that can be wrong with a store, this is not over by itself; somebody has to hear of it.
+    if (config.log === undefined) this.ready.catch(({ message }: Error) => process.emitWarning(message));
     this.tokens = this.#tokenDesk();
     this.sessions = this.#sessionDesk();
   }
@@ -394,6 +396,9 @@ export class WAA {
     }
     if (this.#config.store === undefined) {
       this.log('info', 'start', 'sessions are kept in memory: a restart logs everyone out');
+      if (this.#config.coordinatedLogout) {
+        this.log('warn', 'start', 'coordinatedLogout reaches nobody: give the applications one store');
+      }
     }
   }
 

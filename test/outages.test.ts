@@ -118,7 +118,9 @@ describe.skipIf(!findRedis())('without its Redis, an application', () => {
     }
   };
 
-  it('goes on up to the bound and refuses past it, revives nobody, and recovers by itself', async () => {
+  it('goes on up to the bound and refuses past it, revives nobody, and recovers by itself', {
+    timeout: 90_000,
+  }, async () => {
     const [a, b, lax] = await Promise.all([
       start(redis.url),
       start(redis.url),

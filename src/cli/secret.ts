@@ -35,7 +35,7 @@ application on each. Only when all of them have it, go on with --promote.`,
     change: (secrets) => [...atLeastTwo(secrets).slice(-1), ...secrets.slice(0, -1)],
     next: `The last one is the first now. Copy the file to all machines, and restart the application on each. When the
 longest session that was begun before that has ended (after maxLife: two hours, unless you set it), go on with --drop.
-API tokens that nobody has used since then will end with it.`,
+API tokens will end with it that were not used since, a minute from now at the earliest.`,
   },
   drop: {
     change: (secrets) => atLeastTwo(secrets).slice(0, -1),

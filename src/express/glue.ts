@@ -306,8 +306,8 @@ export class Glue {
     if (auth && cookies.anchor !== undefined) this.#setCookie(response, cookies.anchor, '', 0);
     const isLive = auth !== undefined && !this.#waa.isOver(auth);
     if (auth) await this.#end(auth, everywhere && isLive);
-    // The cookie is gone, but who knows whose other sessions were to end?
-    if (everywhere && !isLive && problem) {
+    // The cookie is gone, but who knows whose other sessions were to end, or whether the store was told of this one?
+    if (problem && ((everywhere && !isLive) || (problem.status === 503 && auth === undefined))) {
       problem.loginUrl = this.#waa.loginUrl(routes.logout);
       throw problem;
     }

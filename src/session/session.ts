@@ -47,7 +47,7 @@ export interface Auth {
   readonly ptags: readonly string[];
   /** Name of the login service that says so: the same principal of another one is another person. */
   readonly wls: string;
-  /** Names the session in logs and tables. It is not a credential. */
+  /** Names the session in logs and tables. It is neither a credential nor the handle in the list of sessions. */
   readonly sessionId: string;
   /** The kind of credential that was shown. */
   readonly via: 'cookie' | 'ticket' | 'token';
@@ -131,7 +131,7 @@ export function openSession(sealer: Sealer, sealed: string): Session {
   if (opened === 'invalid') throw notOurs('is not one that was made here', 'broken');
   if (opened === 'unknown') {
     throw notOurs(
-      'was not made here: the secret changed, or another application on this host uses its name too',
+      'was not made here: the secret or baseUrl is another, or another application on this host uses its name too',
       'foreign',
     );
   }

@@ -242,8 +242,11 @@ export class Sessions {
     try {
       await this.#live.start();
     } catch (error) {
+      if (error instanceof TypeError) {
+        this.#options.complain(`the store cannot be used: ${error.message}`);
+        throw error;
+      }
       this.#complainAway((error as Error).message);
-      if (error instanceof TypeError) throw error;
       if (!this.#closed) this.#retry = setTimeout(() => this.#hear().catch(() => {}), RETRY_AFTER).unref();
     }
   }

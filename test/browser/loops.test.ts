@@ -248,7 +248,7 @@ describe.skipIf(executablePath === undefined)('[login 5] no loop, whatever is mi
         const answer = await page.goto(`${url}/one/there`);
         await expectPage(page, {
           ...blocked,
-          says: 'another application on this host uses its name too, or the secret changed',
+          says: 'another application on this host uses its name too',
         });
         expect([answer?.status(), answer?.url(), login.visits.length]).toEqual([400, `${url}/two/back`, 1]);
       });
