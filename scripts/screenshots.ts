@@ -49,7 +49,7 @@ try {
   await visit({}, showLeaver);
   await visit({ viewport: phone, colorScheme: 'dark' }, async (page) => {
     await logIn(page, 'test0001');
-    await shoot(page, 'demo-phone', page.getByRole('heading', { name: 'Your session' }));
+    await shoot(page, 'demo-phone', page.getByRole('heading', { name: 'Your session', exact: true }));
   });
 } finally {
   await browser.close();

@@ -58,7 +58,7 @@ describe.skipIf(executablePath === undefined)('examples, in Chromium', () => {
       await page.getByRole('link', { name: 'Notes' }).click();
       await status(page, 'Nothing is here yet.').waitFor();
       await expectCurrent(page, 'Notes');
-      expect(await isFocused(page.getByRole('heading', { name: 'Notes' }))).toBe(true);
+      await expect.poll(() => isFocused(page.getByRole('heading', { name: 'Notes' }))).toBe(true);
       expect(await page.getByRole('listitem').count()).toBe(0);
       await page.goBack();
       await page.getByText('Tea').waitFor();
@@ -244,11 +244,11 @@ describe.skipIf(executablePath === undefined)('examples, in Chromium', () => {
       await field(page).waitFor();
       for (const expected of ['Notes', 'Committee']) {
         await page.keyboard.press('Tab');
-        expect(await isFocused(page.getByRole('link', { name: expected }))).toBe(true);
+        await expect.poll(() => isFocused(page.getByRole('link', { name: expected }))).toBe(true);
       }
       await page.keyboard.press('Enter');
       await status(page, 'Nothing is here yet.').waitFor();
-      expect(await isFocused(page.getByRole('heading', { name: 'Committee' }))).toBe(true);
+      await expect.poll(() => isFocused(page.getByRole('heading', { name: 'Committee' }))).toBe(true);
       await page.keyboard.press('Tab');
       await page.keyboard.type('no mouse');
       await page.keyboard.press('Enter');
