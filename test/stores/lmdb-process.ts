@@ -1,5 +1,5 @@
 // What one process does with a store that others have too. It is told: the folder, what to do, and a word for that.
-import { readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { readdirSync, rmSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { LmdbStore } from '../../src/session/lmdb.js';
@@ -27,6 +27,8 @@ const deeds: Readonly<Record<string, (store: LmdbStore) => Promise<void>>> = {
   /** Is killed as soon as it has its answer. */
   survive: async (store) => {
     await store.put(word, 'survived', expires);
+    // At once, so that it is known that it had its answer.
+    writeSync(1, 'answered');
     die();
   },
 
