@@ -7,7 +7,8 @@ export type Rules<T> = { readonly [K in keyof Required<T>]: Rule };
 export const isText = (value: unknown): value is string => typeof value === 'string';
 export const text: Rule = [isText, 'is a text'];
 export const flag: Rule = [(value) => typeof value === 'boolean', 'is true or false'];
-const YEAR = 366 * 24 * 3600;
+/** The longest that anything can be set to last: seconds. */
+export const YEAR: number = 366 * 24 * 3600;
 export const isSeconds = (value: unknown): value is number => typeof value === 'number' && value >= 0 && value <= YEAR;
 export const seconds: Rule = [isSeconds, 'is a number of seconds, at most those of a year'];
 export const callable: Rule = [(value) => typeof value === 'function', 'is a function'];

@@ -1,4 +1,5 @@
 import { digest } from '../digest.js';
+import { Pace } from './pace.js';
 import type { Auth } from './session.js';
 import type { Entry } from './store.js';
 
@@ -39,7 +40,7 @@ export class Ended {
   #latest = 0;
   /** How long sessions last in each application on the store: seconds; and until when that is to be remembered. */
   readonly #lives = new Map<string, { readonly life: number; readonly ends: number }>();
-  #pruned = Number.NEGATIVE_INFINITY;
+  readonly #pruning = new Pace(60);
 
   /** How many sessions it knows to have been ended one by one. */
   get size(): number {
@@ -174,8 +175,7 @@ export class Ended {
 
   /** Forgets, once a minute at most, what is over anyway. */
   #prune(now: number): void {
-    if (Math.abs(now - this.#pruned) < 60) return;
-    this.#pruned = now;
+    if (!this.#pruning.isDue(now)) return;
     for (const names of [this.#sessions, this.#tokens]) forgetOver(names, (ends) => ends <= now);
     for (const more of [this.#cuts, this.#blocks, this.#lives]) {
       forgetOver(more as Map<string, { readonly ends: number }>, ({ ends }) => ends <= now);

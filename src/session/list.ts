@@ -1,6 +1,6 @@
 import { digest } from '../digest.js';
 import type { LiveSessions } from './live.js';
-import { Minutely } from './minutely.js';
+import { Minutely } from './pace.js';
 import type { Sealer } from './seal.js';
 import type { Auth } from './session.js';
 import type { Store } from './store.js';
@@ -38,6 +38,11 @@ export interface DeskOptions {
   readonly wls: string;
   /** Does what asks the store, and says so where that fails. */
   readonly ask: <T>(work: () => Promise<T>) => Promise<T>;
+}
+
+/** Names a person of one application, hashed, so that the store does not say who it is. */
+export function ownerOf({ place, wls }: DeskOptions, principal: string): string {
+  return digest(JSON.stringify([place, wls, principal]));
 }
 
 export interface SessionListOptions extends DeskOptions {
@@ -117,8 +122,7 @@ export class SessionList {
   }
 
   #folder(principal: string): string {
-    const { place, wls } = this.#options;
-    return `sessions.${digest(JSON.stringify([place, wls, principal]))}`;
+    return `sessions.${ownerOf(this.#options, principal)}`;
   }
 }
 

@@ -1,6 +1,7 @@
 import { setImmediate as turn } from 'node:timers/promises';
 import { digest } from '../digest.js';
 import type { SessionError } from '../errors.js';
+import { YEAR } from '../options.js';
 import {
   blockEntry,
   cutEntry,
@@ -13,16 +14,14 @@ import {
   tokenEntry,
 } from './ended.js';
 import { expired, revoked, storeAway } from './over.js';
+import { Pace } from './pace.js';
 import type { EndsBecause } from './session.js';
 import type { Entry, Store } from './store.js';
 import { type OnEnd, type Watch, Watches } from './watches.js';
 
 // Seconds.
-const HOUR = 3600;
-/** The longest that any application on the store can have a session last. */
-const LONGEST = 366 * 24 * HOUR;
 /** So much longer everything is remembered than it could matter: clocks may be put back. */
-const SLACK = HOUR;
+const SLACK = 3600;
 // Milliseconds.
 const SWEEP_EVERY = 500;
 const RETRY_AFTER = 1000;
@@ -76,7 +75,7 @@ export class LiveSessions {
   readonly #untold = new Map<string, Untold>();
   /** Sessions that were ended here one by one, by person. */
   readonly #each = new Map<string, readonly Each[]>();
-  #pruned = 0;
+  readonly #pruning = new Pace(60_000);
   #mark: string | undefined;
   #stale = false;
   #askedWhy = Number.NEGATIVE_INFINITY;
@@ -231,7 +230,7 @@ export class LiveSessions {
       if (there.size % CHUNK === 0) await turn();
     }
     const longest = Math.max(maxLife, this.#ended.lifeOf(application));
-    this.#learn(lifeEntry(application, longest, this.#after(LONGEST + SLACK)));
+    this.#learn(lifeEntry(application, longest, this.#after(YEAR + SLACK)));
     const chunk: Promise<void>[] = [];
     for (const { key, value, expires } of this.#ended.missingFrom(there)) {
       if (expires > now()) chunk.push(this.#store.put(key, value, expires));
@@ -282,7 +281,7 @@ export class LiveSessions {
     const number = await this.next();
     // Also what has begun while the word of it was on its way.
     await this.#cut(person, number);
-    const entry = blockEntry(person, number, blocked, this.#after(LONGEST * 100));
+    const entry = blockEntry(person, number, blocked, this.#after(YEAR * 100));
     await this.#store.put(entry.key, entry.value, entry.expires);
     this.#learn(entry);
     if (superseded !== undefined) await this.#store.delete(blockEntry(person, superseded, false, new Date(0)).key);
@@ -298,7 +297,7 @@ export class LiveSessions {
 
   async #cut(person: string, below: number, replaced: readonly string[] = []): Promise<void> {
     const superseded = this.#ended.cutOf(person) ?? below;
-    const entry = cutEntry(person, below, this.#after(LONGEST + SLACK), replaced);
+    const entry = cutEntry(person, below, this.#after(YEAR + SLACK), replaced);
     this.#learn(entry);
     await this.#store.put(entry.key, entry.value, entry.expires);
     const needless = replaced.map((name) => sessionEntry(name, new Date(0)).key);
@@ -309,8 +308,7 @@ export class LiveSessions {
   /** Those that a person ended here one by one, and that are remembered still. */
   #endedBy(person: string): readonly Each[] {
     const now = this.#options.now().getTime();
-    if (Math.abs(now - this.#pruned) > 60_000) {
-      this.#pruned = now;
+    if (this.#pruning.isDue(now)) {
       for (const [key, each] of this.#each) if (each.every(({ ends }) => ends <= now)) this.#each.delete(key);
     }
     return (this.#each.get(person) ?? []).filter(({ ends }) => ends > now);

@@ -14,6 +14,7 @@ import { join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { open, type RootDatabase } from 'lmdb';
 import { callable, checkOptions, isText, type Rules, restriction } from '../options.js';
+import { Pace } from './pace.js';
 import { type Entry, folderOf, type Store, type Subscriber } from './store.js';
 
 // Milliseconds.
@@ -70,7 +71,7 @@ export class LmdbStore implements Store {
   #seen = 0;
   /** How many subscribers have not learnt yet what there was before. */
   #learning = 0;
-  #checked: number;
+  readonly #checking = new Pace(CHECK_READERS_EVERY);
   readonly #inode: number;
   #moved = false;
   #timer: NodeJS.Timeout | undefined;
@@ -86,7 +87,6 @@ export class LmdbStore implements Store {
     if (path === undefined) throw new TypeError('path is missing: give a folder on a local disk for the files');
     this.#path = resolve(path);
     this.#now = now;
-    this.#checked = now().getTime();
     try {
       this.#db = openFiles(this.#path);
       this.#inode = inodeOf(this.#path);
@@ -270,10 +270,7 @@ export class LmdbStore implements Store {
 
   /** Without this, a process that was killed while it read would keep the files from using space again. */
   #checkReaders(): void {
-    const now = this.#now().getTime();
-    if (now - this.#checked < CHECK_READERS_EVERY && now >= this.#checked) return;
-    this.#checked = now;
-    this.#db.readerCheck();
+    if (this.#checking.isDue(this.#now().getTime())) this.#db.readerCheck();
   }
 
   /** Tells subscribers what was changed, by whichever process, since they were last told. */

@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { Pace } from './pace.js';
 import { type Entry, folderOf, type Store, type Subscriber } from './store.js';
 
 const SWEEP_EVERY = 60_000;
@@ -11,13 +12,12 @@ export class MemoryStore implements Store {
   readonly #spent = new Map<string, number>();
   readonly #subscribers = new Set<{ readonly folder: string; readonly subscriber: Subscriber }>();
   readonly #now: () => Date;
-  #swept: number;
+  readonly #sweeping = new Pace(SWEEP_EVERY);
   #count = 0;
 
   /** @param options.now the clock; the system's by default. */
   constructor({ now = () => new Date() }: { readonly now?: () => Date } = {}) {
     this.#now = now;
-    this.#swept = now().getTime();
   }
 
   /** How much it remembers just now. */
@@ -98,8 +98,7 @@ export class MemoryStore implements Store {
   /** Forgets what has expired, now and then, as part of other work: no timer keeps the process alive. */
   #sweep(): number {
     const now = this.#now().getTime();
-    if (now - this.#swept < SWEEP_EVERY && now >= this.#swept) return now;
-    this.#swept = now;
+    if (!this.#sweeping.isDue(now)) return now;
     for (const [key, expires] of this.#spent) if (expires <= now) this.#spent.delete(key);
     for (const folder of this.#folders.values()) {
       for (const [key, { expires }] of folder) if (expires.getTime() <= now) this.#forget(key);

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
-import { callable, checkOptions, isText, type Rules, text } from '../options.js';
+import { callable, checkOptions, isText, type Rules, required, text } from '../options.js';
 import { away, Link, type LinkOptions, Refusal } from './redis-link.js';
 import { type Entry, folderOf, type Store, type Subscriber } from './store.js';
 
@@ -48,7 +48,6 @@ export class RedisStore implements Store {
   /** Connects only when it is used. @throws TypeError if the options cannot be right. */
   constructor(options: RedisStoreOptions) {
     checkOptions('RedisStore', options, rules);
-    if (options.url === undefined) throw new TypeError('RedisStore needs the option url');
     this.#database = new URL(options.url).pathname.slice(1) || '0';
     this.#options = options;
     this.#prefix = options.prefix ?? 'ucam-webauth:';
@@ -308,7 +307,7 @@ function isRedisUrl(value: unknown): boolean {
 }
 
 const rules: Rules<RedisStoreOptions> = {
-  url: [isRedisUrl, 'is an address such as redis://localhost:6379', 'refused'],
+  url: required([isRedisUrl, 'is an address such as redis://localhost:6379']),
   username: text,
   password: text,
   prefix: text,

@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { digest } from '../digest.js';
 import { SessionError, WebauthError } from '../errors.js';
+import { YEAR } from '../options.js';
 import { SessionList } from './list.js';
 import { LiveSessions } from './live.js';
 import { expired, revoked, storeAway } from './over.js';
@@ -24,8 +25,6 @@ import type { OnEnd } from './watches.js';
 // Milliseconds.
 const RETRY_AFTER = 1000;
 const START_DEADLINE = 5000;
-/** No session lasts longer. */
-const YEAR = 366 * 24 * 3600 * 1000;
 
 /** What sessions are made from. */
 export interface SessionsOptions {
@@ -217,7 +216,7 @@ export class Sessions {
     const session = this.#whole.get(auth);
     if (session !== undefined) return new Date(session.expires);
     // Of a copy it is not known how long the session can be kept in use.
-    return auth.expiresBecause === 'inactiveTimeout' ? new Date(auth.loggedInAt.getTime() + YEAR) : auth.expires;
+    return auth.expiresBecause === 'inactiveTimeout' ? new Date(auth.loggedInAt.getTime() + YEAR * 1000) : auth.expires;
   }
 
   watch(auth: Auth, onEnd: OnEnd): () => void {

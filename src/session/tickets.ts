@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { digest } from '../digest.js';
 import { SessionError } from '../errors.js';
+import { Pace } from './pace.js';
 import type { Sealer } from './seal.js';
 import { packSession, type Session, unpackSession } from './session.js';
 import type { Store } from './store.js';
@@ -20,7 +21,7 @@ export class Tickets {
   readonly #place: string;
   /** When the tickets of each session made here end: milliseconds, in order. */
   readonly #live = new Map<string, number[]>();
-  #pruned = 0;
+  readonly #pruning = new Pace(TICKET_LIFE * 1000);
 
   /** @param place whose tickets they are: one of another application is none here, though it may share the store. */
   constructor(store: Store, now: () => Date, sealer: Sealer, place: string) {
@@ -78,8 +79,7 @@ export class Tickets {
 
   /** Forgets, each half minute at most, the sessions whose tickets are over. */
   #prune(now: number): void {
-    if (Math.abs(now - this.#pruned) < TICKET_LIFE * 1000) return;
-    this.#pruned = now;
+    if (!this.#pruning.isDue(now)) return;
     for (const [id, ends] of this.#live) if ((ends.at(-1) ?? 0) <= now) this.#live.delete(id);
   }
 }

@@ -2,8 +2,8 @@ import { randomBytes, timingSafeEqual } from 'node:crypto';
 import { digest } from '../digest.js';
 import { AuthorisationError, SessionError } from '../errors.js';
 import { checkOptions, isSeconds, isText, type Rules, required, texts } from '../options.js';
-import type { DeskOptions } from './list.js';
-import { Minutely } from './minutely.js';
+import { type DeskOptions, ownerOf } from './list.js';
+import { Minutely } from './pace.js';
 import type { Auth } from './session.js';
 
 /** What an API token is made of. */
@@ -163,7 +163,7 @@ export class Tokens {
     const opened = sealed === undefined ? 'unknown' : this.#options.sealer.open(sealed);
     if (typeof opened === 'string') return undefined;
     const kept = JSON.parse(opened.text) as Kept;
-    // Who can write to the store may have put another token's facts there.
+    // Who can write to the store may have put another token's facts there. Of hashes, which are as long as each other.
     return timingSafeEqual(Buffer.from(digest(kept.handle)), Buffer.from(digest(handle))) ? kept : undefined;
   }
 
@@ -172,8 +172,7 @@ export class Tokens {
   }
 
   #folder(principal: string): string {
-    const { place, wls } = this.#options;
-    return `tokens.${digest(JSON.stringify([place, wls, principal]))}`;
+    return `tokens.${ownerOf(this.#options, principal)}`;
   }
 }
 
