@@ -553,6 +553,23 @@ describe('a session', () => {
     expect(() => restarted.openSession(cookie)).toThrow(expect.objectContaining({ code: 'ERR_SESSION_REVOKED' }));
   });
 
+  it('is opened, renewed and looked at again without asking the store anything', async () => {
+    const store = new MemoryStore({ now });
+    const waa = makeWAA({ store, inactiveTimeout: 600 });
+    const { cookie } = await logIn(waa);
+    const methods = ['mark', 'next', 'spend', 'put', 'get', 'take', 'delete', 'list', 'subscribe'] as const;
+    const asked = methods.map((method) => vi.spyOn(store, method));
+    time += 301_000;
+    const auth = waa.openSession(cookie);
+    expect(waa.renew(auth)).toBeDefined();
+    waa.recheck(auth);
+    waa.note(auth, 'a browser');
+    waa.authorise(auth);
+    for (const one of asked) expect(one).not.toHaveBeenCalled();
+    await waa.endSession(auth);
+    expect(asked.some((one) => one.mock.calls.length > 0)).toBe(true);
+  });
+
   it('is not looked for before the store has been reached: 503, and a log entry if it cannot be', async () => {
     const log = vi.fn();
     const failing = Object.assign(new MemoryStore({ now }), { mark: () => Promise.reject(new Error('no route')) });
