@@ -163,10 +163,24 @@ export function cookiesOf(config: Config): Cookies {
   };
 }
 
+/** Of the cookie that opens sockets at another origin. */
+export function socketCookieOf(
+  { cookieName = 'webauth' }: Config,
+  origin: string,
+): { readonly name: string; readonly secure: boolean } {
+  const secure = new URL(origin).protocol === 'https:';
+  return { name: `${secure ? '__Host-' : ''}${cookieName}-socket`, secure };
+}
+
+/** Whether what is for development only is accepted. */
+export function allowsDevelopment({ dangerouslyActAsDevelopment = false }: Config): boolean {
+  return isDevelopment() || dangerouslyActAsDevelopment;
+}
+
 /** @throws TypeError, with what to do, where the configuration cannot be used safely. */
 export function checkConfig(config: Config): void {
   checkOptions('createWAA', config, rules);
-  const development = isDevelopment() || config.dangerouslyActAsDevelopment === true;
+  const development = allowsDevelopment(config);
   checkBaseUrl(config.baseUrl, development);
   checkCookiePath(config);
   checkSecret(config.secret, development);
@@ -213,7 +227,7 @@ function checkBaseUrl(baseUrl: string | undefined, development: boolean): void {
   if (baseUrl === undefined) throw new TypeError(`baseUrl is missing: give ${example}`);
   if (!URL.canParse(baseUrl))
     throw new TypeError(`baseUrl ${JSON.stringify(baseUrl)} is not absolute: give ${example}`);
-  const { protocol, hostname, username, password, search, hash, pathname } = new URL(baseUrl);
+  const { protocol, username, password, search, hash, pathname } = new URL(baseUrl);
   if (username || password || search || hash || /[?#]/.test(baseUrl)) {
     throw new TypeError(`baseUrl is an origin and perhaps a path, without user, query or fragment: give ${example}`);
   }
@@ -222,13 +236,17 @@ function checkBaseUrl(baseUrl: string | undefined, development: boolean): void {
   }
   if (pathname !== '/' && !isPath(pathname))
     throw new TypeError('the path of baseUrl holds something other than letters, digits and -._~/');
+  checkEncrypted('baseUrl', baseUrl, `give ${example}`, development);
+}
+
+/** @throws TypeError if others could read what is sent there: if it is not https and, in development, not this machine. */
+export function checkEncrypted(what: string, address: string, advice: string, development: boolean): void {
+  const { protocol, hostname } = new URL(address);
   if (protocol === 'https:') return;
   if (!isLoopback(hostname)) {
-    throw new TypeError(
-      `baseUrl is plain http, so that cookies could be read and set by others on the way: give ${example}`,
-    );
+    throw new TypeError(`${what} is plain http, so that cookies could be read and set by others on the way: ${advice}`);
   }
-  if (!development) throw new TypeError(`baseUrl is plain http on this machine, ${onlyDevelopment}`);
+  if (!development) throw new TypeError(`${what} is plain http on this machine, ${onlyDevelopment}`);
 }
 
 /** Whether a cookie of that path is sent with requests for another path (RFC 6265, 5.1.4). */

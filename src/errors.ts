@@ -56,6 +56,7 @@ export const errorTable = {
   ERR_PTAGS_REFUSED: authorisation,
   ERR_SCOPE_REFUSED: authorisation,
   ERR_ORIGIN_REFUSED: authorisation,
+  ERR_PLAIN_REFUSED: authorisation,
 } as const satisfies Record<string, Row>;
 
 /** A stable name for what went wrong. */
@@ -64,6 +65,14 @@ export type ErrorCode = keyof typeof errorTable;
 type CodeOf<C extends Row['class']> = {
   [K in ErrorCode]: (typeof errorTable)[K]['class'] extends C ? K : never;
 }[ErrorCode];
+
+/** How a WebSocket handshake is refused. */
+export interface Handshake {
+  /** What `WWW-Authenticate` says: 401 takes at least one, and without any is answered as 403. */
+  readonly challenges: readonly string[];
+  /** Whether the answer is one of HTTP in any case: nobody is to take the socket for accepted, not even for a moment. */
+  readonly always: boolean;
+}
 
 /** What every error of this library has. Its message holds no secret, signature or token, and may be shown. */
 export abstract class WebauthError extends Error {
@@ -76,6 +85,8 @@ export abstract class WebauthError extends Error {
   readonly expose = true;
   /** Where a person can log in (again): a path of this application, where one is known. */
   loginUrl?: string;
+  /** How a WebSocket handshake is refused with it, where its status alone does not say. */
+  handshake?: Handshake;
 
   constructor(code: ErrorCode, message: string) {
     // These errors answer what came in from outside. Their place in the code tells nobody anything, and capturing

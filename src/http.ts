@@ -1,4 +1,4 @@
-import type { IncomingMessage } from 'node:http';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import cookieParser from 'cookie-parser';
 import { AuthorisationError, SessionError } from './errors.js';
 
@@ -45,16 +45,22 @@ export function readSession(
   return [readCookie(request, session), anchor === undefined ? undefined : readCookie(request, anchor)];
 }
 
-/** Whether a token is offered, in whatever way (RFC 6750, 2.1). Of several lines Node's `headers` keep the first. */
-export function offersBearer({ headers, headersDistinct }: IncomingMessage): boolean {
+/** The schemes of HTTP authentication that are read here: RFC 6750, 2.1, and RFC 7617, 2. */
+const schemes = {
+  bearer: { offered: /^bearer\b/i, whole: /^bearer +(\S+)$/i },
+  basic: { offered: /^basic\b/i, whole: /^basic +(\S+)$/i },
+};
+
+/** Whether something is offered under that scheme, in whatever form. Of several lines Node's `headers` keep the first. */
+export function offersScheme({ headers, headersDistinct }: IncomingMessage, scheme: keyof typeof schemes): boolean {
   if (headers.authorization === undefined) return false;
-  return headersDistinct['authorization']?.some((line) => /^bearer\b/i.test(line)) === true;
+  return headersDistinct['authorization']?.some((line) => schemes[scheme].offered.test(line)) === true;
 }
 
-/** The token that is offered. @throws SessionError if there is more than one Authorization. */
-export function readBearer({ headersDistinct }: IncomingMessage): string {
+/** What is offered; empty where it has another form. @throws SessionError if there is more than one Authorization. */
+export function readScheme({ headersDistinct }: IncomingMessage, scheme: keyof typeof schemes): string {
   const given = headersDistinct['authorization'] ?? [];
-  if (given.length === 1) return /^bearer +(\S+)$/i.exec(given[0] as string)?.[1] ?? '';
+  if (given.length === 1) return schemes[scheme].whole.exec(given[0] as string)?.[1] ?? '';
   throw new SessionError('ERR_TOKEN_INVALID', 'the request has more than one Authorization');
 }
 
@@ -64,12 +70,16 @@ export interface CookieOptions {
   readonly path?: string;
   /** Seconds; until the browser is closed, by default. */
   readonly maxAge?: number;
+  /** Whether it is for a frame in pages of another site, and is sent in that site's pages alone: false. */
+  readonly partitioned?: boolean;
 }
 
 /** A `Set-Cookie`: not readable by scripts, not sent along by other sites' forms and frames. */
-export function formatCookie(name: string, value: string, { secure, path = '/', maxAge }: CookieOptions): string {
+export function formatCookie(name: string, value: string, options: CookieOptions): string {
+  const { secure, path = '/', maxAge, partitioned = false } = options;
   const age = maxAge === undefined ? '' : `; Max-Age=${maxAge}`;
-  return `${name}=${value}; Path=${path}${age}; HttpOnly; SameSite=Lax${secure ? '; Secure' : ''}`;
+  const site = partitioned ? '; SameSite=None; Partitioned' : '; SameSite=Lax';
+  return `${name}=${value}; Path=${path}${age}; HttpOnly${site}${secure ? '; Secure' : ''}`;
 }
 
 /** The application's own origins, and others that were named beside them. */
@@ -101,6 +111,25 @@ export function checkFormOrigin(request: IncomingMessage, allowed: ReadonlySet<s
 /** Whether the method is one that changes nothing (RFC 9110, 9.2.1), so that anybody may make a browser send it. */
 export function isSafe({ method }: IncomingMessage): boolean {
   return method === 'GET' || method === 'HEAD' || method === 'OPTIONS';
+}
+
+/** Answers with JSON that nobody may store. */
+export function sendData(response: ServerResponse, status: number, data: object): void {
+  const body = JSON.stringify(data);
+  response.writeHead(status, {
+    'Content-Type': 'application/json',
+    'Content-Length': Buffer.byteLength(body),
+    'Cache-Control': 'no-store',
+    'X-Content-Type-Options': 'nosniff',
+  });
+  response.end(body);
+}
+
+/** Answers a request whose method is none of those that its address takes. */
+export function refuseMethod(response: ServerResponse, allowed: readonly string[]): void {
+  const text = `This address takes ${allowed.join(' and ')} only.\n`;
+  response.writeHead(405, { Allow: allowed.join(', '), 'Cache-Control': 'no-store', 'Content-Type': 'text/plain' });
+  response.end(text);
 }
 
 /** When to come back after an answer of that status, if it says: seconds. */

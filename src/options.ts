@@ -20,7 +20,13 @@ export const texts: Rule = [
   'is a list of texts, such as ["abc12"]',
 ];
 
-/** Origins as browsers write them: what comes in is compared as a whole. */
+/** An origin as browsers write it: what comes in is compared as a whole. */
+export const origin: Rule = [
+  (value) => isText(value) && isOrigin(value),
+  'is an origin such as https://live.example.cam.ac.uk',
+];
+
+/** Several of them. */
 export const originList: Rule = [
   (value) => Array.isArray(value) && value.every((item) => isText(item) && isOrigin(item)),
   'is a list of origins such as https://example.cam.ac.uk',
@@ -55,6 +61,7 @@ function isPlain(value: unknown): boolean {
   return prototype === null || Object.getPrototypeOf(prototype) === null;
 }
 
+/** Not a pattern either: to URL, `*` and `;` are characters of a name. */
 function isOrigin(value: string): boolean {
-  return URL.canParse(value) && new URL(value).origin === value;
+  return /^https?:\/\/[\w.:[\]-]+$/.test(value) && URL.canParse(value) && new URL(value).origin === value;
 }

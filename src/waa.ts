@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { type Attempt, Attempts, cookiesBlocked, keptOrNew, LOGIN_TIME } from './attempts.js';
 import {
+  allowsDevelopment,
   type Config,
   type Cookies,
   checkConfig,
@@ -9,10 +10,10 @@ import {
   type LogEvent,
   type Routes,
   routesOf,
+  socketCookieOf,
 } from './config.js';
 import { type Demands, formatDemands, unmet } from './demands.js';
 import { digest } from './digest.js';
-import { isDevelopment } from './environment.js';
 import { AuthorisationError, SessionError, VerificationError, WebauthError } from './errors.js';
 import { isDemoKey, type Profile, raven } from './profiles.js';
 import { formatRequest } from './request.js';
@@ -21,10 +22,10 @@ import type { ListedSession } from './session/list.js';
 import { MemoryStore } from './session/memory.js';
 import { Sealer } from './session/seal.js';
 import type { Auth } from './session/session.js';
-import { Sessions } from './session/sessions.js';
+import { Sessions, type SocketCookies } from './session/sessions.js';
 import type { Store } from './session/store.js';
 import type { NewToken, Token } from './session/tokens.js';
-import type { OnEnd } from './session/watches.js';
+import type { OnEnd, OnRenew } from './session/watches.js';
 import { type VerifiedResponse, verifyParsed } from './verify.js';
 
 /** Who may enter: people who pass both. */
@@ -35,6 +36,12 @@ export interface Requirements {
   readonly ptags?: readonly string[];
   /** Of an API token, that it has all of these; none, by default. Sessions are good for everything. */
   readonly scopes?: readonly string[];
+}
+
+/** The cookie that opens sockets at another origin, and nothing else. */
+export interface SocketCookie extends SocketCookies {
+  readonly name: string;
+  readonly secure: boolean;
 }
 
 /** API tokens. Each is for one person, shown once, and kept as a hash. */
@@ -83,6 +90,8 @@ export class WAA {
   readonly routes: Routes;
   readonly cookies: Cookies;
   readonly wls: Profile;
+  /** Whether what is for development only is accepted. */
+  readonly isDevelopment: boolean;
   /** How long the login cookie is kept: seconds. */
   readonly loginTime: number = LOGIN_TIME;
   /** How long after a login it would be a loop to need another: seconds. */
@@ -109,6 +118,7 @@ export class WAA {
     this.#config = config;
     this.#now = config.now ?? (() => new Date());
     this.wls = config.wls ?? raven;
+    this.isDevelopment = allowsDevelopment(config);
     this.origin = new URL(config.baseUrl).origin;
     this.origins = new Set([this.origin]);
     this.routes = routesOf(config);
@@ -119,13 +129,13 @@ export class WAA {
     };
     const secrets = this.#readSecrets();
     const place = this.origin + this.routes.home.slice(0, -1);
-    const sealerOf = (purpose: string, cookie: string) =>
-      new Sealer(secrets, purpose, cookie, place, this.cookies.path);
+    const sealerOf = (purpose: string, cookie: string, ...bound: string[]) =>
+      new Sealer(secrets, purpose, cookie, place, this.cookies.path, ...bound);
     this.#attempts = new Attempts(sealerOf('login attempt', this.cookies.login), this.#now);
     this.#store = config.store ?? new MemoryStore({ now: this.#now });
     this.#announce();
     this.#sessions = new Sessions({
-      sealerOf: (purpose) => sealerOf(purpose, this.cookies.session),
+      sealerOf: (purpose, ...bound) => sealerOf(purpose, this.cookies.session, ...bound),
       store: this.#store,
       lifetimes: {
         maxLife: config.maxLife ?? 7200,
@@ -237,6 +247,12 @@ export class WAA {
     return this.#sessions.takeTicket(ticket);
   }
 
+  /** The cookie of browsers that have this application's pages, and its sockets at another origin. */
+  socketCookie(origin: string): SocketCookie {
+    const { name, secure } = socketCookieOf(this.#config, origin);
+    return { name, secure, ...this.#sessions.socketCookies(name, origin) };
+  }
+
   /** @throws AuthorisationError if the person or the token may not enter. What `route` leaves out is as configured. */
   authorise(auth: Auth, route: Requirements = {}): void {
     checkScopes(auth, route.scopes);
@@ -327,10 +343,19 @@ export class WAA {
     this.#sessions.list?.note(auth, this.#sessions.endOf(auth), userAgent);
   }
 
-  /** Calls back once, when the session ends for whatever reason. Returns a function that stops watching. */
-  watch(auth: Auth, onEnd: OnEnd): () => void {
+  /**
+   * Calls back once, when the session ends for whatever reason. Returns a function that stops watching.
+   * @param auth as `openSession` or `takeTicket` gave it: the watch of a copy is not renewed.
+   * @param onRenew is told the new end, whenever the session was used on any process and so lasts longer than was known.
+   */
+  watch(auth: Auth, onEnd: OnEnd, onRenew?: OnRenew): () => void {
     this.#checkOwn(auth);
-    return this.#sessions.watch(auth, onEnd);
+    return this.#sessions.watch(auth, onEnd, onRenew);
+  }
+
+  /** Makes `auth` say what `fresh` does, of the same person: who has it goes on by that session. */
+  adopt(auth: Auth, fresh: Auth): void {
+    this.#sessions.adopt(auth, fresh);
   }
 
   /** The path at which a person can log in, as is demanded, and come back to `returnTo`. */
@@ -355,9 +380,9 @@ export class WAA {
   }
 
   /** Reports a refusal: loudly where something is wrong, quietly where somebody is merely not logged in. */
-  refused(error: WebauthError, auth?: Auth): void {
+  refused(error: WebauthError, auth?: Auth, level?: LogEvent['level']): void {
     const quiet = error instanceof SessionError && error.status === 401 && error.code !== 'ERR_SESSION_INVALID';
-    this.log(quiet ? 'debug' : 'warn', 'refused', error.message, { ...auth, code: error.code });
+    this.log(level ?? (quiet ? 'debug' : 'warn'), 'refused', error.message, { ...auth, code: error.code });
   }
 
   /** Reports to `config.log`. */
@@ -430,7 +455,7 @@ export class WAA {
   /** Looked at when starting, and here again, since keys can be added while the application runs. */
   #refuseDemoKey(kid: string): void {
     const key = this.wls.keys.get(kid);
-    if (key === undefined || !isDemoKey(key) || isDevelopment() || this.#config.dangerouslyActAsDevelopment) return;
+    if (key === undefined || !isDemoKey(key) || this.isDevelopment) return;
     throw new VerificationError(
       'ERR_KEY_UNKNOWN',
       'the key of the demonstration service is not accepted in production',

@@ -1,4 +1,5 @@
-import { generateKeyPairSync } from 'node:crypto';
+import { generateKeyPairSync, X509Certificate } from 'node:crypto';
+import { once } from 'node:events';
 import {
   chmodSync,
   chownSync,
@@ -12,14 +13,16 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
-import { createServer } from 'node:net';
+import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { makeCertificate } from '../src/cli/certificate.js';
 import { formatDate } from '../src/codec.js';
 import { raven, ravenDemo } from '../src/profiles.js';
 import { makeFailure, makeResponse, sign, wlsKey, wlsKid } from './helpers.js';
-import { Browser, Program, type Result, type RunOptions, root, runNode } from './processes.js';
+import { Browser, certificateOf, Program, type Result, type RunOptions, root, runNode } from './processes.js';
 
 const main = join(root, 'dist/cli/main.js');
 const vectors = JSON.parse(readFileSync(join(root, 'test/vectors/real-responses.json'), 'utf8'));
@@ -551,5 +554,84 @@ describe('ucam-webauth demo', () => {
     const refusal = await browser.logIn(new URL('/members', url).href, 'test0402');
     expect(refusal.status).toBe(403);
     expect(refusal.body).toContain('ERR_PTAGS_REFUSED');
+  });
+});
+
+describe('ucam-webauth demo --https', () => {
+  const day = 24 * 3600_000;
+
+  async function start() {
+    const program = new Program([main, 'demo', '--https', '--port', '0', '--wls-port', '0']);
+    const printed = /Open (https:\S+) in a browser.*SHA-256 fingerprint.* is\s+(\S{95})\s.*will warn you once/s;
+    const [, url = '', fingerprint = ''] = await program.printed(printed);
+    const certificate = await certificateOf(url);
+    return { program, url, fingerprint, certificate, browser: new Browser(certificate.toString()) };
+  }
+
+  /** Begins to talk to it without TLS. */
+  async function plain(url: string) {
+    const socket = connect(Number(new URL(url).port), '127.0.0.1');
+    await once(socket, 'connect');
+    return socket;
+  }
+
+  it('has the certificate whose fingerprint it prints, for this machine and for a week', async () => {
+    const { program, fingerprint, certificate } = await start();
+    expect(certificate.fingerprint256).toBe(fingerprint);
+    expect(certificate.verify(certificate.publicKey)).toBe(true);
+    expect(certificate.subjectAltName?.match(/(?<=DNS:)[^,]+/g)).toEqual(['localhost', '*.localhost']);
+    expect(['127.0.0.1', '::1', '127.0.0.2'].map((ip) => certificate.checkIP(ip))).toEqual([
+      '127.0.0.1',
+      '::1',
+      undefined,
+    ]);
+    const [from, to] = [certificate.validFrom, certificate.validTo].map((at) => Date.parse(at) - Date.now()) as [
+      number,
+      number,
+    ];
+    expect([from < -60_000, from > -day, to > 6 * day, to < 8 * day]).toEqual([true, true, true, true]);
+    expect([certificate.ca, certificate.keyUsage]).toEqual([false, ['1.3.6.1.5.5.7.3.1']]);
+    const other = new X509Certificate(makeCertificate(['localhost']).cert);
+    expect(other.serialNumber).not.toBe(certificate.serialNumber);
+    expect(other.publicKey.equals(certificate.publicKey)).toBe(false);
+    expect(await program.stop()).toBe(0);
+    expect(program.output).not.toMatch(/PRIVATE|error/);
+  });
+
+  it('logs somebody in with cookies for this host and https alone, and opens a socket on wss', async () => {
+    const { url, browser } = await start();
+    const choices = await browser.visit(`${url}any`);
+    expect(new URL(choices.url).protocol).toBe('http:');
+    const back = await browser.post(choices.url, { account: 'test0002' });
+    const { headers } = await browser.ask(back.headers.location as string);
+    const [session, ...others] = headers['set-cookie'] ?? [];
+    expect(session).toMatch(/^__Host-webauth-session=[^;]+; Path=\/;.* HttpOnly; SameSite=Lax; Secure$/);
+    expect(others.length).toBeGreaterThan(0);
+    for (const line of others) expect(line).toMatch(/^__Host-webauth-\w+=[^;]*; Path=\/;.* Secure$/);
+
+    const home = await browser.visit(url);
+    expect(home.body).toContain('You are test0002');
+    const { origin, host } = new URL(url);
+    expect(home.headers['content-security-policy']).toContain(`connect-src wss://${host}/live;`);
+    const { said, socket } = await browser.connect(`wss://${host}/live`, origin);
+    expect(said).toContain('You are test0002');
+    const closed = new Promise<number>((resolve) => socket.once('close', resolve));
+    await browser.submit(`${url}webauth/logout`, {});
+    expect(await closed).toBe(4401);
+    await expect(browser.connect(`wss://${host}/live`, origin.replace('https', 'http'))).rejects.toThrow('403');
+  });
+
+  it('gives whoever speaks http no page, goes on, and stops although somebody says nothing', async () => {
+    const { program, url, browser } = await start();
+    const speaking = await plain(url);
+    speaking.end('GET / HTTP/1.1\r\nHost: localhost\r\n\r\n');
+    expect(await text(speaking)).not.toContain('HTTP/');
+    const silent = await plain(url);
+    const ended = once(silent, 'close');
+    await browser.logIn(`${url}any`);
+    const { socket } = await browser.connect(url.replace('https', 'wss').concat('live'), new URL(url).origin);
+    const closed = once(socket, 'close');
+    expect(await program.stop()).toBe(0);
+    await Promise.all([ended, closed]);
   });
 });

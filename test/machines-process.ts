@@ -34,11 +34,18 @@ const PATIENCE = 5000;
 
 /** A socket to a machine, or why there is none. */
 export interface Connection {
+  readonly socket: WebSocket;
   /** 101 if it is open. */
   readonly status: number;
   readonly headers: IncomingMessage['headers'];
   /** Resolves to the code with which it was closed. */
   readonly closed: Promise<number>;
+}
+
+/** What else a handshake shows. */
+export interface Shown {
+  readonly headers?: Record<string, string>;
+  readonly protocols?: string[];
 }
 
 // What a run that is broken off leaves behind.
@@ -131,10 +138,14 @@ export class Machine {
   }
 
   /** Opens a socket, as a page of the application does. */
-  async connect({ cookieHeader }: Browser, path = '/socket'): Promise<Connection> {
+  async connect(
+    browser: Browser,
+    path = '/socket',
+    { headers: more = {}, protocols = [] }: Shown = {},
+  ): Promise<Connection> {
     const { origin, host } = new URL(this.#settings.baseUrl);
-    const headers = { Host: host, Origin: origin, Cookie: cookieHeader };
-    const socket = new WebSocket(this.#url.replace('http', 'ws') + path, { headers });
+    const headers = { Host: host, Origin: origin, Cookie: browser.cookieHeader, ...more };
+    const socket = new WebSocket(this.#url.replace('http', 'ws') + path, protocols, { headers });
     const closed = new Promise<number>((resolve) => socket.on('close', resolve));
     const refused = new Promise<IncomingMessage>((resolve) =>
       socket.once('unexpected-response', (_, answer) => {
@@ -145,7 +156,7 @@ export class Machine {
     const opened = once(socket, 'upgrade') as Promise<IncomingMessage[]>;
     socket.on('error', () => {});
     const answer = await inTime(Promise.race([opened.then(([first]) => first), refused]), path);
-    return { status: answer?.statusCode ?? 0, headers: answer?.headers ?? {}, closed };
+    return { socket, status: answer?.statusCode ?? 0, headers: answer?.headers ?? {}, closed };
   }
 
   /** Does what only its operator can. @throws Error with the code of what it throws. */
@@ -174,6 +185,9 @@ async function inTime<T>(answer: Promise<T>, what: string): Promise<T> {
 
 export type Deed = keyof ReturnType<typeof deedsOf>;
 
+/** The machine's own, which can be put forward. */
+const clock = { ahead: 0, now: (): Date => new Date(Date.now() + clock.ahead) };
+
 function deedsOf(waa: WAA) {
   return {
     block: async (principal: string) => waa.block(principal),
@@ -185,6 +199,9 @@ function deedsOf(waa: WAA) {
     sessions: async (principal: string) => waa.sessions.list(principal),
     revokeSession: async (principal: string, handle: string) => waa.sessions.revoke(principal, handle),
     takeTicket: async (ticket: string) => waa.takeTicket(ticket),
+    pass: async (seconds: number) => {
+      clock.ahead += seconds * 1000;
+    },
     heap: async () => {
       globalThis.gc?.();
       return process.memoryUsage().heapUsed;
@@ -194,8 +211,11 @@ function deedsOf(waa: WAA) {
 
 /** Loads that one only, since each takes a while. */
 async function open(store: Settings['store']): Promise<Store> {
-  if ('redis' in store) return new (await import('../src/session/redis.js')).RedisStore({ url: store.redis });
-  return new (await import('../src/session/lmdb.js')).LmdbStore({ path: store.lmdb });
+  const { now } = clock;
+  if ('redis' in store) {
+    return new (await import('../src/session/redis.js')).RedisStore({ url: store.redis, now });
+  }
+  return new (await import('../src/session/lmdb.js')).LmdbStore({ path: store.lmdb, now });
 }
 
 async function serve({ baseUrl, secret, store, authUrl, keys, config = {}, awaits = true }: Settings): Promise<void> {
@@ -204,6 +224,7 @@ async function serve({ baseUrl, secret, store, authUrl, keys, config = {}, await
     baseUrl,
     secret,
     store: await open(store),
+    now: clock.now,
     wls: { name: 'test', authUrl, keys: KeySet.from(keys), oldVersionPtags: ['current'], requirePtags: [] },
     log: ({ level, event, message }) => {
       if (event === 'store' || event === 'start') console.log(`${level}: ${message}`);
@@ -227,6 +248,10 @@ async function serve({ baseUrl, secret, store, authUrl, keys, config = {}, await
     console.log(`listening on ${(server.address() as AddressInfo).port}`);
   });
   acceptUpgrades(server, new WebSocketServer({ noServer: true }), waa, { path: `${home}socket` });
+  const [any, late] = [new WebSocketServer({ noServer: true }), new WebSocketServer({ noServer: true })];
+  acceptUpgrades(server, any, waa, { path: `${home}any`, credentials: ['bearer', 'basic', 'subprotocol', 'query'] });
+  acceptUpgrades(server, late, waa, { path: `${home}late`, credentials: ['firstMessage'] });
+  late.on('connection', (socket) => socket.send('open'));
 }
 
 if (process.argv[1] === self) await serve(JSON.parse(process.argv[2] as string) as Settings);

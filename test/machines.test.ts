@@ -1,10 +1,11 @@
+import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { createWLS } from '../src/wls/index.js';
 import { wlsKey } from './helpers.js';
-import { Machine, type Settings } from './machines-process.js';
+import { type Connection, Machine, type Settings } from './machines-process.js';
 import { Browser, type Page } from './processes.js';
 import { secret } from './site.js';
 import { findRedis, RedisServer } from './stores/redis-server.js';
@@ -22,6 +23,9 @@ const stores: [string, () => Promise<Settings['store']>][] = [
 ];
 if (findRedis()) stores.unshift(['a RedisStore', async () => ({ redis: (await RedisServer.start()).url })]);
 
+const authorization = (value: string) => ({ headers: { authorization: value } });
+const isOpen = async (connection: Promise<Connection>) => (await connection).status === 101;
+
 describe.each(stores)('four processes that share %s', (name, makeStore) => {
   let machines: [Machine, Machine, Machine, Machine];
   /** Two other applications on the same origin, each in a process of its own, that log out together. */
@@ -35,7 +39,7 @@ describe.each(stores)('four processes that share %s', (name, makeStore) => {
     const start = (more: Partial<Settings> = {}) => Machine.start({ ...settings, ...more });
     const together = (app: string) =>
       start({ baseUrl: `${origin}/${app}`, config: { cookieName: app, coordinatedLogout: true } });
-    const same = () => start({ config: { listSessions: true } });
+    const same = () => start({ config: { listSessions: true, inactiveTimeout: 600 } });
     [one, two, ...machines] = await Promise.all([together('one'), together('two'), same(), same(), same(), same()]);
   });
   afterAll(() => Promise.all(all().map((machine) => machine.kill())));
@@ -56,6 +60,10 @@ describe.each(stores)('four processes that share %s', (name, makeStore) => {
   };
   const logOut = async (browser: Browser, machine = next(), query = ''): Promise<Page> =>
     machine.ask(browser, `/webauth/logout${query}`, { method: 'POST' });
+  const ticketOf = async (browser: Browser): Promise<string> => {
+    const headers = { Accept: 'application/json' };
+    return JSON.parse((await next().ask(browser, '/webauth/ticket', { method: 'POST', headers })).body).ticket;
+  };
   /** What each of them answers. */
   const statuses = (browser: Browser, path = '/') =>
     Promise.all(machines.map((machine) => machine.status(browser, path)));
@@ -218,12 +226,7 @@ describe.each(stores)('four processes that share %s', (name, makeStore) => {
   });
 
   it('one ticket is taken once, by 200 at the same time', async () => {
-    const browser = await logIn('test0009');
-    const made = await next().ask(browser, '/webauth/ticket', {
-      method: 'POST',
-      headers: { Accept: 'application/json' },
-    });
-    const { ticket } = JSON.parse(made.body) as { ticket: string };
+    const ticket = await ticketOf(await logIn('test0009'));
     const take = async () => {
       try {
         return (await next().operate<{ principal: string }>(new Browser(), 'takeTicket', ticket)).principal;
@@ -233,6 +236,48 @@ describe.each(stores)('four processes that share %s', (name, makeStore) => {
     };
     const taken = await Promise.all(Array.from({ length: 200 }, take));
     expect(taken.filter((said) => said !== 'ERR_TOKEN_INVALID')).toEqual(['test0009']);
+  });
+
+  it('one ticket opens one socket, in whichever ways and wherever it is shown at the same time', async () => {
+    const ticket = await ticketOf(await logIn('test0014'));
+    const jupyter = 'v1.token.websocket.jupyter.org';
+    const nobody = new Browser();
+    const ways: ((machine: Machine) => Promise<boolean>)[] = [
+      async (machine) => isOpen(machine.connect(nobody, `/any?ticket=${ticket}`)),
+      async (machine) => isOpen(machine.connect(nobody, '/any', authorization(`Bearer ${ticket}`))),
+      async (machine) => isOpen(machine.connect(nobody, '/any', authorization(`Basic ${btoa(`token:${ticket}`)}`))),
+      async (machine) => isOpen(machine.connect(nobody, '/any', { protocols: [jupyter, `${jupyter}.${ticket}`] })),
+      async (machine) => {
+        const { socket, closed } = await machine.connect(nobody, '/late');
+        socket.send(ticket);
+        return Promise.race([once(socket, 'message').then(() => true), closed.then(() => false)]);
+      },
+    ];
+    const tries = Array.from({ length: 10 }, () => ways.map((way) => way(next()))).flat();
+    expect((await Promise.all(tries)).filter(Boolean)).toEqual([true]);
+  });
+
+  it('sockets opened by a token or a ticket close wherever they are, when that is revoked or its session ends', async () => {
+    const [first, second, third] = machines;
+    const operator = new Browser();
+    const browser = await logIn('test0015');
+    const { token, handle } = await first.operate<{ token: string; handle: string }>(
+      operator,
+      'makeToken',
+      'test0015',
+      'a test',
+    );
+    const byToken = await second.connect(operator, '/any', authorization(`Bearer ${token}`));
+    const byTicket = await third.connect(operator, `/any?ticket=${await ticketOf(browser)}`);
+    expect([byToken.status, byTicket.status]).toEqual([101, 101]);
+    let began = performance.now();
+    await first.operate(operator, 'revokeToken', 'test0015', handle);
+    expect(await byToken.closed).toBe(4401);
+    expect(performance.now() - began).toBeLessThan(1_000);
+    began = performance.now();
+    await logOut(browser, first);
+    expect(await byTicket.closed).toBe(4401);
+    expect(performance.now() - began).toBeLessThan(1_000);
   });
 
   it('a logout outlives the process that answered it, killed right after', async () => {
@@ -246,5 +291,23 @@ describe.each(stores)('four processes that share %s', (name, makeStore) => {
     expect(await third.status(copy)).toBe(401);
     await untilAll(copy, 401);
     expect(await statuses(other)).toEqual([200, 200, 200, 200]);
+  });
+
+  it('a socket to one lasts while its session is in use on another', async () => {
+    const [first, second] = machines;
+    const operator = new Browser();
+    const pass = (seconds: number) => Promise.all(machines.map((one) => one.operate(operator, 'pass', seconds)));
+    const [busy, idle] = [await logIn('test0012'), await logIn('test0013')];
+    const [used, unused] = [await second.connect(busy), await second.connect(idle)];
+    await pass(350);
+    expect(await first.status(busy)).toBe(200);
+    // What is asked of the store later is answered later: by then the second one has heard.
+    for (const one of [first, second]) await one.operate(operator, 'sessions', 'test0012');
+    await pass(300);
+    expect(await unused.closed).toBe(4401);
+    expect(await Promise.race([used.closed, 'open'])).toBe('open');
+    expect([await second.status(busy), await second.status(idle)]).toEqual([200, 401]);
+    await pass(600);
+    expect(await used.closed).toBe(4401);
   });
 });

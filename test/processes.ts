@@ -1,9 +1,13 @@
 import { type ChildProcess, spawn } from 'node:child_process';
+import type { X509Certificate } from 'node:crypto';
+import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { type IncomingHttpHeaders, request as send } from 'node:http';
+import { type IncomingHttpHeaders, request } from 'node:http';
+import { request as tlsRequest } from 'node:https';
 import { type AddressInfo, createServer } from 'node:net';
 import { delimiter, join } from 'node:path';
 import { text } from 'node:stream/consumers';
+import { connect } from 'node:tls';
 import { fileURLToPath } from 'node:url';
 import { afterAll, onTestFinished } from 'vitest';
 import { WebSocket } from 'ws';
@@ -47,7 +51,7 @@ export async function run(file: string, args: readonly string[], options: RunOpt
   return { status, stdout, stderr };
 }
 
-/** A program of Node that goes on until it is told to stop. */
+/** A program that goes on until it is told to stop: one of Node, unless another file is given. */
 export class Program {
   readonly #child: ChildProcess;
   readonly #ended: Promise<number | null>;
@@ -55,8 +59,8 @@ export class Program {
   #look = (): void => {};
 
   /** Starts it. It is killed, if need be, when the test is over: so call this from within a test. */
-  constructor(args: readonly string[], options: RunOptions = {}) {
-    const child = launch(process.execPath, args, options);
+  constructor(args: readonly string[], options: RunOptions = {}, file: string = process.execPath) {
+    const child = launch(file, args, options);
     this.#child = child;
     for (const stream of [child.stdout, child.stderr]) {
       stream?.setEncoding('utf8').on('data', (chunk: string) => {
@@ -92,7 +96,7 @@ export class Program {
   }
 
   /** Asks it to stop as a system does; resolves to its exit status. */
-  async stop(signal: 'SIGTERM' | 'SIGINT' = 'SIGTERM'): Promise<number | null> {
+  async stop(signal: 'SIGTERM' | 'SIGINT' | 'SIGQUIT' = 'SIGTERM'): Promise<number | null> {
     this.#child.kill(signal);
     return this.#ended;
   }
@@ -139,6 +143,16 @@ export async function freePorts(count: number): Promise<number[]> {
   return ports;
 }
 
+/** What a server shows for itself, whether or not anybody vouches for it. */
+export async function certificateOf(url: string): Promise<X509Certificate> {
+  const { hostname, port } = new URL(url);
+  const socket = connect({ host: hostname, servername: hostname, port: Number(port), rejectUnauthorized: false });
+  await once(socket, 'secureConnect');
+  const certificate = socket.getPeerX509Certificate() as X509Certificate;
+  socket.destroy();
+  return certificate;
+}
+
 export interface Page {
   readonly url: string;
   readonly status: number;
@@ -151,6 +165,12 @@ export class Browser {
   readonly #cookies = new Map<string, string>();
   /** What nobody else may learn: cookies, tokens, signatures, whole responses. */
   readonly secrets: Set<string> = new Set();
+  readonly #trust: { readonly ca?: string };
+
+  /** @param ca the one certificate that it trusts. */
+  constructor(ca?: string) {
+    this.#trust = ca === undefined ? {} : { ca };
+  }
 
   /** What it sends along. */
   get cookieHeader(): string {
@@ -164,9 +184,14 @@ export class Browser {
 
   /** Sends a form from the page that it leads to, and goes where that leads. */
   async submit(url: string, fields: Readonly<Record<string, string>>): Promise<Page> {
+    return this.#follow(await this.post(url, fields));
+  }
+
+  /** Sends the form, and stays. */
+  async post(url: string, fields: Readonly<Record<string, string>>): Promise<Page> {
     const body = new URLSearchParams(fields).toString();
     const headers = { Origin: new URL(url).origin, 'Content-Type': 'application/x-www-form-urlencoded' };
-    return this.#follow(await this.ask(url, { method: 'POST', headers, body }));
+    return this.ask(url, { method: 'POST', headers, body });
   }
 
   /** Goes to an address that needs a login, and picks the account at the development login service. */
@@ -179,12 +204,21 @@ export class Browser {
   }
 
   /** Opens a socket from a page of that origin; resolves to the first message and the socket. */
-  async connect(url: string, origin: string): Promise<{ readonly said: string; readonly socket: WebSocket }> {
-    const socket = new WebSocket(url, { headers: { Cookie: this.cookieHeader, Origin: origin } });
+  async connect(
+    url: string,
+    origin: string,
+    headers: Readonly<Record<string, string>> = {},
+  ): Promise<{ readonly said: string; readonly socket: WebSocket }> {
+    const socket = this.open(url, { Origin: origin, ...headers });
     const said = await new Promise<string>((resolve, reject) => {
       socket.once('message', (data) => resolve(String(data))).once('error', reject);
     });
     return { said, socket };
+  }
+
+  /** Begins to open a socket. */
+  open(url: string, headers: Readonly<Record<string, string>>): WebSocket {
+    return new WebSocket(url, { headers: { Cookie: this.cookieHeader, ...headers }, ...this.#trust });
   }
 
   /** One request, by default as a browser sends it that goes to a page. */
@@ -194,16 +228,18 @@ export class Browser {
   ): Promise<Page> {
     const { method = 'GET', headers = {}, body } = options;
     const navigation = { Accept: 'text/html,*/*;q=0.8', 'Sec-Fetch-Mode': 'navigate', Cookie: this.cookieHeader };
+    const send = url.startsWith('https:') ? tlsRequest : request;
     const page = await new Promise<Page>((resolve, reject) => {
       // Without an agent: a connection for each request, so that nothing stays open.
-      const request = send(url, { method, agent: false, headers: { ...navigation, ...headers } }, (response) => {
+      const complete = { method, agent: false, headers: { ...navigation, ...headers }, ...this.#trust } as const;
+      const sent = send(url, complete, (response) => {
         const { statusCode = 0 } = response;
         text(response).then(
           (read) => resolve({ url, status: statusCode, headers: response.headers, body: read }),
           reject,
         );
       });
-      request.once('error', reject).end(body);
+      sent.once('error', reject).end(body);
     });
     this.#remember(page);
     return page;

@@ -1,12 +1,15 @@
+import { X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
-import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { createServer, type RequestListener } from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
+import type { AddressInfo, Server, Socket } from 'node:net';
 import type { LogEvent } from '../config.js';
 import { webauth } from '../express/index.js';
 import { sendPage } from '../html.js';
 import { createWAA } from '../waa.js';
 import { acceptUpgrades } from '../websocket/index.js';
 import { createWLS } from '../wls/index.js';
+import { type Certificate, loopback, makeCertificate } from './certificate.js';
 import { homePage, membersPage, notFoundPage, type Seen, script, welcomePage } from './demo-pages.js';
 import { type Call, interrupted, printable, readPort } from './usage.js';
 
@@ -14,19 +17,38 @@ import { type Call, interrupted, printable, readPort } from './usage.js';
 export async function demo({ options }: Call): Promise<number> {
   process.env['NODE_ENV'] ||= 'development';
   const told = interrupted();
-  const running = await startDemo(readPort(options.port, 8710), readPort(options['wls-port'], 8711));
+  const ports = [readPort(options.port, 8710), readPort(options['wls-port'], 8711)] as const;
+  const certificate = options.https ? makeCertificate(loopback) : undefined;
+  const running = await startDemo(...ports, certificate);
   console.log(`\n  Open ${running.url}/ in a browser (end this with Ctrl-C).\n`);
+  if (certificate) console.log(introduce(certificate));
   await told;
   await running.close();
   return 0;
 }
 
-async function startDemo(port: number, wlsPort: number): Promise<{ url: string; close(): Promise<void> }> {
+/** What people need to know of it before their browser tells them. */
+function introduce({ cert }: Certificate): string {
+  return `  Its certificate was made just now. The SHA-256 fingerprint, which the browser can show too, is
+  ${new X509Certificate(cert).fingerprint256}
+
+  The browser will warn you once, since nobody vouches for this certificate: choose "Advanced" (in
+  Safari, "Show Details"), and go on to localhost.
+`;
+}
+
+/** With a certificate, on https; the login service is on http in any case. */
+async function startDemo(
+  port: number,
+  wlsPort: number,
+  certificate: Certificate | undefined,
+): Promise<{ url: string; close(): Promise<void> }> {
   const { express, WebSocketServer } = await loadPackages();
   const wls = createWLS();
   await wls.listen(wlsPort).catch((error) => Promise.reject(explain(error.cause ?? error)));
   const app = express();
-  const server = createServer(app).listen(port, '127.0.0.1');
+  const server = createServerFor(app, certificate).listen(port, '127.0.0.1');
+  const connections = collectConnections(server);
   try {
     await once(server, 'listening');
   } catch (error) {
@@ -34,7 +56,7 @@ async function startDemo(port: number, wlsPort: number): Promise<{ url: string; 
     await wls.close();
     throw explain(error as NodeJS.ErrnoException);
   }
-  const url = `http://localhost:${(server.address() as AddressInfo).port}`;
+  const url = `${certificate ? 'https' : 'http'}://localhost:${(server.address() as AddressInfo).port}`;
 
   const seen = new Map<string, Seen>();
   const waa = createWAA({
@@ -75,12 +97,25 @@ async function startDemo(port: number, wlsPort: number): Promise<{ url: string; 
   return {
     url,
     close: async () => {
-      for (const socket of wss.clients) socket.terminate();
       server.close();
-      server.closeAllConnections();
+      for (const connection of connections) connection.destroy();
       await Promise.all([waa.close(), wls.close()]);
     },
   };
+}
+
+function createServerFor(app: RequestListener, certificate: Certificate | undefined) {
+  return certificate ? createTlsServer({ ...certificate }, app) : createServer(app);
+}
+
+/** All that are open, also those that have said nothing so far: those a server on https does not close by itself. */
+function collectConnections(server: Server): ReadonlySet<Socket> {
+  const open = new Set<Socket>();
+  server.on('connection', (socket: Socket) => {
+    open.add(socket);
+    socket.once('close', () => open.delete(socket));
+  });
+  return open;
 }
 
 /** The two packages that only the demonstration needs. */

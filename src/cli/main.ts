@@ -6,8 +6,9 @@ import { type Call, options, printable, UsageError } from './usage.js';
 
 const help = `ucam-webauth: log people in with Raven (Ucam-WebAuth)
 
-  ucam-webauth demo [--port 8710] [--wls-port 8711]
-      A demonstration application and a development login service, on this machine.
+  ucam-webauth demo [--https] [--port 8710] [--wls-port 8711]
+      A demonstration application and a development login service, on this machine. With --https the application has a
+      certificate of its own making: its cookies are then those of production, and its socket is wss.
 
   ucam-webauth wls [--port 8711] [--key private.pem]
       The development login service alone. The key pair is new at each start, unless --key gives one.
@@ -38,7 +39,7 @@ interface Command {
 }
 
 const commands = new Map<string, Command>([
-  ['demo', { words: 0, options: ['port', 'wls-port'], load: async () => (await import('./demo.js')).demo }],
+  ['demo', { words: 0, options: ['https', 'port', 'wls-port'], load: async () => (await import('./demo.js')).demo }],
   ['wls', { words: 0, options: ['port', 'key'], load: async () => (await import('./wls.js')).wls }],
   ['keys', { words: 1, options: [], load: async () => (await import('./keys.js')).keys }],
   ['secret', { words: 1, options: ['add', 'promote', 'drop'], load: async () => (await import('./secret.js')).secret }],

@@ -1,5 +1,6 @@
 /** The options of all commands; each takes some of them. */
 export const options = {
+  https: { type: 'boolean' },
   port: { type: 'string' },
   'wls-port': { type: 'string' },
   key: { type: 'string' },

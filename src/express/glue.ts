@@ -7,18 +7,20 @@ import {
   formatCookie,
   isNavigation,
   isSafe,
-  offersBearer,
+  offersScheme,
   rawTarget,
-  readBearer,
   readCookie,
+  readScheme,
   readSession,
+  refuseMethod,
   requestTarget,
+  sendData,
 } from '../http.js';
 import { responseFromQuery } from '../response.js';
 import type { Auth } from '../session/session.js';
 import type { Requirements, WAA } from '../waa.js';
 import { keepPrivate, setLate } from './late.js';
-import { sendData, sendLogout } from './pages.js';
+import { sendLogout } from './pages.js';
 
 export type Next = (error?: unknown) => void;
 
@@ -75,7 +77,7 @@ export class Glue {
   }
 
   require(guard: Guard, request: IncomingMessage, response: ServerResponse, next: Next): void {
-    if (!guard.bearer || !offersBearer(request)) return this.#requireSession(guard, request, response, next);
+    if (!guard.bearer || !offersScheme(request, 'bearer')) return this.#requireSession(guard, request, response, next);
     const done = this.#requireToken(guard, request, response);
     done
       .then(
@@ -87,7 +89,7 @@ export class Glue {
 
   /** What was sent with it is not a browser's doing, so it does not matter where from. */
   async #requireToken(guard: Guard, request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const auth = await this.#waa.openToken(readBearer(request));
+    const auth = await this.#waa.openToken(readScheme(request, 'bearer'));
     this.#waa.authorise(auth, guard.who);
     const unmet = guard.demands && this.#waa.unmet(auth, guard.demands);
     if (unmet) throw unmet;
@@ -437,10 +439,4 @@ function redirect(response: ServerResponse, location: string): void {
       'Referrer-Policy': 'same-origin',
     })
     .end();
-}
-
-function refuseMethod(response: ServerResponse, allowed: string[]): void {
-  const text = `This address takes ${allowed.join(' and ')} only.\n`;
-  response.writeHead(405, { Allow: allowed.join(', '), 'Cache-Control': 'no-store', 'Content-Type': 'text/plain' });
-  response.end(text);
 }

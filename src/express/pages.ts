@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { type ErrorCode, SessionError, StatusError, type WebauthError } from '../errors.js';
 import { type Html, html, sendPage, sentence } from '../html.js';
-import { retryAfter, wantsPage } from '../http.js';
+import { retryAfter, sendData, wantsPage } from '../http.js';
 import type { AuthResponse } from '../response.js';
 import type { WAA } from '../waa.js';
 
@@ -112,18 +112,6 @@ function links(waa: WAA, error: WebauthError, lost: boolean): Html {
   // What was sent stays with this page, for as long as it is not left.
   const tab = lost && html` target="_blank" rel="noopener"`;
   return html`<p><a class="button main" href="${error.loginUrl ?? waa.loginUrl('')}"${tab}>${label}</a></p>`;
-}
-
-/** Answers with JSON that nobody may store. */
-export function sendData(response: ServerResponse, status: number, data: object): void {
-  const body = JSON.stringify(data);
-  response.writeHead(status, {
-    'Content-Type': 'application/json',
-    'Content-Length': Buffer.byteLength(body),
-    'Cache-Control': 'no-store',
-    'X-Content-Type-Options': 'nosniff',
-  });
-  response.end(body);
 }
 
 /** Who may be logged in, if that is known. */

@@ -1,4 +1,3 @@
-import { setImmediate as turn } from 'node:timers/promises';
 import { digest } from '../digest.js';
 import type { SessionError } from '../errors.js';
 import { YEAR } from '../options.js';
@@ -14,10 +13,10 @@ import {
   tokenEntry,
 } from './ended.js';
 import { expired, revoked, storeAway } from './over.js';
-import { Pace } from './pace.js';
+import { inTurns, Pace } from './pace.js';
 import type { EndsBecause } from './session.js';
 import type { Entry, Store } from './store.js';
-import { type OnEnd, type Watch, Watches } from './watches.js';
+import { type End, type OnEnd, type OnRenew, type Watch, Watches } from './watches.js';
 
 // Seconds.
 /** So much longer everything is remembered than it could matter: clocks may be put back. */
@@ -29,7 +28,7 @@ const ASK_WHY_EVERY = 5000;
 /** How many sessions a person ends one by one, before all of theirs are ended by one entry. */
 const MAX_EACH = 64;
 const MAX_ALL = 1_000_000;
-/** How many entries are told to the store at a time, and learnt before something else has its turn. */
+/** How many entries are told to the store at a time. */
 const CHUNK = 500;
 
 export interface LiveOptions {
@@ -84,7 +83,7 @@ export class LiveSessions {
   #timer: NodeJS.Timeout | undefined;
   #retry: NodeJS.Timeout | undefined;
   #closed = false;
-  #unsubscribe = (): void => {};
+  #unsubscribe: (() => void) | undefined;
 
   constructor(options: LiveOptions) {
     this.#options = options;
@@ -94,6 +93,7 @@ export class LiveSessions {
 
   /** Learns what the store knows, now and from now on. @throws what the store does. */
   async start(): Promise<void> {
+    if (this.#unsubscribe) return;
     const stop = await this.#store.subscribe(ENDED, {
       changed: (entry) => this.#learn(entry),
       missed: () => this.#catchUp(),
@@ -183,26 +183,40 @@ export class LiveSessions {
     this.#untold.delete(`block ${person}`);
   }
 
-  /** Calls back once when the session ends, by revocation or by the clock. Returns a function that stops watching. */
-  watch(handle: Handle, ends: Date, because: EndsBecause, onEnd: OnEnd): () => void {
+  /**
+   * Calls back once when the session ends, by revocation or by the clock, and before that whenever it is to end later.
+   * Returns a function that stops watching.
+   */
+  watch(handle: Handle, ends: Date, because: EndsBecause, onEnd: OnEnd, onRenew?: OnRenew): () => void {
     const over = this.isEnded(handle) ? revoked() : ends <= this.#options.now() ? expired(because) : undefined;
     if (over !== undefined) {
       onEnd(over);
       return () => {};
     }
-    const names = [digest(handle.sessionId), ...(handle.group === '' ? [] : [handle.group])];
-    const watch = { handle, names, ends: Math.ceil(ends.getTime() / 1000), because, onEnd };
+    const name = digest(handle.sessionId);
+    const { group } = handle;
+    const watch = { handle, name, group, onEnd, onRenew, ends: Math.ceil(ends.getTime() / 1000), because };
     this.#watches.add(watch);
     this.#timer ??= setInterval(() => this.sweep(), SWEEP_EVERY).unref();
     return () => this.#forget(watch);
   }
 
+  /** Lets a session's watches go on until another end, if that is later. @param name the hash of its id. */
+  postpone(name: string, endOf: (handle: Handle) => End | undefined): void {
+    for (const watch of this.#watches.named(name)) {
+      const end = endOf(watch.handle);
+      if (end && this.#watches.postpone(watch, end)) reporting(() => watch.onRenew?.(end.expires));
+    }
+  }
+
   /** Ends what is due by the clock, and everything if too little is heard of what was ended. */
   sweep(): void {
+    // First: the store may just tell that something was renewed.
+    const hears = this.#watches.size === 0 || this.#hearsEnough();
     const now = this.#second();
     for (const watch of this.#watches.dueBetween(this.#swept, now)) this.#end(watch, expired(watch.because));
     this.#swept = now;
-    if (this.#watches.size > 0 && !this.#hearsEnough()) {
+    if (!hears) {
       for (const watch of this.#watches.all()) this.#end(watch, storeAway());
     }
   }
@@ -214,7 +228,7 @@ export class LiveSessions {
     clearInterval(this.#timer);
     clearTimeout(this.#retry);
     this.#timer = undefined;
-    this.#unsubscribe();
+    this.#unsubscribe?.();
   }
 
   /**
@@ -224,11 +238,10 @@ export class LiveSessions {
   async #catchUp(): Promise<void> {
     const { application, maxLife, now } = this.#options;
     const there = new Map<string, number>();
-    for (const entry of await this.#store.list(ENDED)) {
+    await inTurns(await this.#store.list(ENDED), (entry) => {
       this.#learn(entry);
       there.set(entry.key, entry.expires.getTime());
-      if (there.size % CHUNK === 0) await turn();
-    }
+    });
     const longest = Math.max(maxLife, this.#ended.lifeOf(application));
     this.#learn(lifeEntry(application, longest, this.#after(YEAR + SLACK)));
     const chunk: Promise<void>[] = [];
@@ -389,15 +402,7 @@ export class LiveSessions {
   }
 
   #end(watch: Watch, error: SessionError): void {
-    if (!this.#forget(watch)) return;
-    try {
-      watch.onEnd(error);
-    } catch (mistake) {
-      // Reported as any error that nobody catches, but only after the others were told.
-      queueMicrotask(() => {
-        throw mistake;
-      });
-    }
+    if (this.#forget(watch)) reporting(() => watch.onEnd(error));
   }
 
   #forget(watch: Watch): boolean {
@@ -415,6 +420,17 @@ export class LiveSessions {
 
   #second(): number {
     return Math.floor(this.#options.now().getTime() / 1000);
+  }
+}
+
+/** Calls the application. A mistake there is reported as any that nobody catches, but only after others were told. */
+function reporting(call: () => void): void {
+  try {
+    call();
+  } catch (mistake) {
+    queueMicrotask(() => {
+      throw mistake;
+    });
   }
 }
 

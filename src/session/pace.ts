@@ -1,3 +1,5 @@
+import { setImmediate as turn } from 'node:timers/promises';
+
 /** When something is due that is done now and then, as part of other work, so that no timer keeps the process alive. */
 export class Pace {
   readonly #every: number;
@@ -12,6 +14,17 @@ export class Pace {
     if (Math.abs(now - this.#last) < this.#every) return false;
     this.#last = now;
     return true;
+  }
+}
+
+/** How many are dealt with before something else has its turn. */
+const CHUNK = 500;
+
+/** Does something with each, and lets other work go on now and then. */
+export async function inTurns<T>(all: readonly T[], work: (one: T) => void): Promise<void> {
+  for (const [i, one] of all.entries()) {
+    work(one);
+    if (i % CHUNK === CHUNK - 1) await turn();
   }
 }
 

@@ -66,11 +66,18 @@ export interface Auth {
   readonly sso: readonly string[];
   /** When the user authenticated for this login, if they did and the login service did not rely on `sso`. */
   readonly interactiveAt: Date | undefined;
+  /**
+   * Of an open socket: lets it go on by a ticket of the same person, of whichever session; all else here changes with it.
+   * @throws WebauthError if the ticket is not good for that; the socket goes on as it was.
+   */
+  readonly renew?: (ticket: string) => Promise<void>;
 }
 
 /** What the application is told of a session, by the lifetimes as they are configured now. */
 export function describe(session: Session, lifetimes: Lifetimes, via: Auth['via'] = 'cookie'): Auth {
   const { principal, ptags, wls, id, login, issue, loggedIn, auth, sso, anchor } = session;
+  // Not spread into it: an object that is made by spreading takes more room.
+  const { expires, expiresBecause } = earliestEnd(session, lifetimes);
   return {
     principal,
     ptags,
@@ -80,7 +87,8 @@ export function describe(session: Session, lifetimes: Lifetimes, via: Auth['via'
     loggedInAt: new Date(loggedIn),
     login,
     group: anchor,
-    ...earliestEnd(session, lifetimes),
+    expires,
+    expiresBecause,
     auth,
     sso,
     interactiveAt: auth === '' ? undefined : new Date(issue),
@@ -88,7 +96,7 @@ export function describe(session: Session, lifetimes: Lifetimes, via: Auth['via'
 }
 
 /** A shorter life than at the login holds at once. A longer one does not revive what was forgotten as over. */
-function earliestEnd(
+export function earliestEnd(
   { issue, expires, because, lastSeen }: Session,
   { maxLife, inactiveTimeout }: Lifetimes,
 ): Pick<Auth, 'expires' | 'expiresBecause'> {

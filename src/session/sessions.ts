@@ -2,13 +2,16 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { digest } from '../digest.js';
 import { SessionError, WebauthError } from '../errors.js';
 import { YEAR } from '../options.js';
+import type { Handle } from './ended.js';
 import { SessionList } from './list.js';
 import { LiveSessions } from './live.js';
 import { expired, revoked, storeAway } from './over.js';
+import { Renewals } from './renewals.js';
 import type { Sealer } from './seal.js';
 import {
   type Auth,
   describe,
+  earliestEnd,
   isRenewable,
   type Lifetimes,
   newSessionId,
@@ -20,7 +23,7 @@ import {
 import type { Store } from './store.js';
 import { Tickets } from './tickets.js';
 import { blocked, Tokens } from './tokens.js';
-import type { OnEnd } from './watches.js';
+import type { End, OnEnd, OnRenew } from './watches.js';
 
 // Milliseconds.
 const RETRY_AFTER = 1000;
@@ -28,8 +31,8 @@ const START_DEADLINE = 5000;
 
 /** What sessions are made from. */
 export interface SessionsOptions {
-  /** What seals things of that kind, under a key that is for nothing else. */
-  readonly sealerOf: (purpose: string) => Sealer;
+  /** What seals things of that kind, bound to more if that is given, under a key that is for nothing else. */
+  readonly sealerOf: (purpose: string, ...bound: string[]) => Sealer;
   readonly store: Store;
   readonly lifetimes: Lifetimes;
   /** Name of the login service. */
@@ -46,6 +49,14 @@ export interface SessionsOptions {
   readonly listed: boolean;
   /** Is told what fails in the store, since nobody else is. */
   readonly complain: (message: string) => void;
+}
+
+/** What opens sockets at another origin, and nothing else. */
+export interface SocketCookies {
+  /** The cookie of the session that a ticket stands for, which uses that up. @throws SessionError as `takeTicket`. */
+  take(ticket: string): Promise<string>;
+  /** Whose it is. @throws SessionError if there is no live session in it. */
+  open(cookie: string): Auth;
 }
 
 /** What a session is begun with. */
@@ -65,7 +76,9 @@ export class Sessions {
   readonly #live: LiveSessions;
   readonly #tickets: Tickets;
   /** Of those that may end before what was settled at the login, all that their cookies say. */
-  readonly #whole = new WeakMap<Auth, Session>();
+  readonly #whole = new WeakMap<Handle, Session>();
+  /** What keeps sockets open while their sessions are in use; undefined where no session ends by not being used. */
+  readonly #renewals: Renewals | undefined;
   #retry: NodeJS.Timeout | undefined;
   #closed = false;
   /**
@@ -87,6 +100,11 @@ export class Sessions {
     const heard = () => this.ready.catch(() => {});
     this.tokens = new Tokens({ ...shared, sealer: sealerOf('token'), heard });
     this.list = options.listed ? new SessionList({ ...shared, sealer: sealerOf('list'), inactiveTimeout }) : undefined;
+    const onUse = (name: string, seen: number) => this.#live.postpone(name, (auth) => this.#endAfter(auth, seen));
+    this.#renewals =
+      inactiveTimeout === undefined
+        ? undefined
+        : new Renewals({ store, sealer: sealerOf('renewal'), application, inactiveTimeout, now, ask, onUse });
     this.ready = this.#start();
     // Who waits for it hears of it; the log does anyway.
     this.ready.catch(() => {});
@@ -138,14 +156,27 @@ export class Sessions {
     return auth;
   }
 
-  /** The same session as just used, and the cookie that says so; undefined where that need not be said. */
+  /** Makes what was said of one session be what is said of another. */
+  adopt(auth: Auth, fresh: Auth): void {
+    const whole = this.#whole.get(fresh);
+    Object.assign(auth, fresh);
+    if (whole) this.#whole.set(auth, whole);
+    else this.#whole.delete(auth);
+  }
+
+  /**
+   * The same session as just used, and the cookie that says so; undefined where that need not be said. Its sockets hear
+   * of it, on whichever process.
+   */
   renew(auth: Auth): { readonly auth: Auth; readonly cookie: string } | undefined {
     const { lifetimes, now: clock } = this.#options;
     const session = lifetimes.inactiveTimeout === undefined ? undefined : this.#whole.get(auth);
     const now = clock().getTime();
     if (session === undefined || !isRenewable(session, lifetimes, now)) return undefined;
     const renewed = { ...session, lastSeen: now };
-    return { auth: this.describe(renewed, auth.via), cookie: this.seal(renewed) };
+    const fresh = this.describe(renewed, auth.via);
+    this.#renewals?.publish(fresh.sessionId, now, fresh.expires);
+    return { auth: fresh, cookie: this.seal(renewed) };
   }
 
   async makeTicket(
@@ -158,9 +189,21 @@ export class Sessions {
   }
 
   async takeTicket(ticket: string): Promise<Auth> {
-    this.#live.mark();
-    const session = await this.#ask(() => this.#tickets.take(ticket));
-    return this.#check(session, 'ticket', session.anchor);
+    return (await this.#take(ticket)).auth;
+  }
+
+  /** They open without the anchor, as tickets do: it is for cookies that a neighbour can plant. */
+  socketCookies(name: string, origin: string): SocketCookies {
+    const sealer = this.#options.sealerOf('socket', name, origin);
+    return {
+      take: async (ticket) => sealSession(sealer, (await this.#take(ticket)).session),
+      open: (cookie) => {
+        const session = this.#read(cookie, sealer);
+        // That is made once; the session's own cookie goes on saying when it was used.
+        const lastSeen = Math.max(session.lastSeen, this.#renewals?.lastSeen(session.id) ?? 0);
+        return this.#check({ ...session, lastSeen }, 'cookie', session.anchor);
+      },
+    };
   }
 
   /** @throws SessionError if the session, which was open before, has ended meanwhile. */
@@ -219,13 +262,17 @@ export class Sessions {
     return auth.expiresBecause === 'inactiveTimeout' ? new Date(auth.loggedInAt.getTime() + YEAR * 1000) : auth.expires;
   }
 
-  watch(auth: Auth, onEnd: OnEnd): () => void {
-    return this.#live.watch(auth, auth.expires, auth.expiresBecause, onEnd);
+  watch(auth: Auth, onEnd: OnEnd, onRenew?: OnRenew): () => void {
+    // It may have been used since that was read.
+    const { expires, expiresBecause } = this.#endAfter(auth, this.#renewals?.lastSeen(auth.sessionId)) ?? auth;
+    if (expires > auth.expires) onRenew?.(expires);
+    return this.#live.watch(auth, expires, expiresBecause, onEnd, onRenew);
   }
 
   stop(): void {
     this.#closed = true;
     this.#live.stop();
+    this.#renewals?.stop();
     clearTimeout(this.#retry);
   }
 
@@ -240,6 +287,7 @@ export class Sessions {
   async #hear(): Promise<void> {
     try {
       await this.#live.start();
+      await this.#renewals?.start();
     } catch (error) {
       if (error instanceof TypeError) {
         this.#options.complain(`the store cannot be used: ${error.message}`);
@@ -250,15 +298,28 @@ export class Sessions {
     }
   }
 
+  /** When a session ends that was used then; undefined of a copy, which nobody knows how long to keep in use. */
+  #endAfter(auth: Handle, seen = 0): End | undefined {
+    const session = this.#whole.get(auth);
+    if (session === undefined) return undefined;
+    return earliestEnd({ ...session, lastSeen: Math.max(seen, session.lastSeen) }, this.#options.lifetimes);
+  }
+
   #complainAway(why: string): void {
     this.#options.complain(`the store cannot be reached: ${why}`);
   }
 
-  #read(cookie: string | undefined): Session {
+  async #take(ticket: string): Promise<{ readonly session: Session; readonly auth: Auth }> {
+    this.#live.mark();
+    const session = await this.#ask(() => this.#tickets.take(ticket));
+    return { session, auth: this.#check(session, 'ticket', session.anchor) };
+  }
+
+  #read(cookie: string | undefined, sealer = this.#sealer): Session {
     if (cookie === undefined) throw new SessionError('ERR_SESSION_MISSING', 'nobody is logged in');
     // Without the store nothing can be said of any session.
     this.#live.mark();
-    return openSession(this.#sealer, cookie);
+    return openSession(sealer, cookie);
   }
 
   #checkLive(auth: Auth): void {

@@ -1,46 +1,37 @@
 import type { EventEmitter } from 'node:events';
-import { type IncomingMessage, STATUS_CODES } from 'node:http';
-import type { Duplex } from 'node:stream';
-import { WebauthError } from '../errors.js';
-import { checkOrigin, readSession, requestTarget, retryAfter, withOwn } from '../http.js';
-import { checkOptions, originList, type Rule, type Rules, restriction, texts } from '../options.js';
+import type { IncomingMessage } from 'node:http';
+import {
+  callable,
+  checkOptions,
+  flag,
+  isSeconds,
+  originList,
+  type Rule,
+  type Rules,
+  restriction,
+  seconds,
+  texts,
+} from '../options.js';
 import type { Auth } from '../session/session.js';
-import type { Requirements, WAA } from '../waa.js';
+import type { WAA } from '../waa.js';
+import { type Credential, methods, protocolsOf, TOKEN_PROTOCOL } from './credentials.js';
+import { type AcceptOptions, Door, type SocketServer } from './door.js';
+import { addEndpoint } from './endpoints.js';
+import { Gate, type UpgradeOptions } from './gate.js';
+import type { Socket } from './refusal.js';
 
-/** Who may open a socket. */
-export interface UpgradeOptions extends Requirements {
-  /** Origins of pages that may open sockets, beside the application's own: as browsers write them, `https://host`. */
-  readonly origins?: readonly string[];
-}
-
-/** Where `ws` accepts sockets, and whose. */
-export interface AcceptOptions extends UpgradeOptions {
-  /** The path of these sockets, without a query; every path, if absent. */
-  readonly path?: string;
-}
-
-/** What is needed of a `WebSocketServer` of the package `ws`. */
-export interface SocketServer<S extends Socket> {
-  readonly options: { readonly noServer?: boolean | undefined };
-  handleUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer, callback: (ws: S) => void): void;
-  emit(event: 'connection', ws: S, request: IncomingMessage): boolean;
-}
-
-/** What is needed of a socket of the package `ws`. */
-export interface Socket {
-  readonly readyState: number;
-  close(code: number, reason: string): void;
-  terminate(): void;
-  once(event: 'close', listener: () => void): unknown;
-  on(event: 'error', listener: () => void): unknown;
-  removeAllListeners(event: 'message'): unknown;
-}
+export type { Credential } from './credentials.js';
+export type { AcceptOptions, SocketServer } from './door.js';
+export { type FrameOptions, type SocketFrame, socketFrame } from './frame.js';
+export type { UpgradeOptions } from './gate.js';
+export { refuseUpgrade, type Socket } from './refusal.js';
 
 /**
  * Lets only people who are logged in open sockets on `wss`, which has to be made with `noServer: true`. `request.auth`
  * of its `connection` event says who. A socket is closed with 4401 when its session ends.
  * @param server an HTTP or HTTPS server of Node.
  * @returns a function that stops accepting.
+ * @throws TypeError if the options cannot be served safely.
  */
 export function acceptUpgrades<S extends Socket>(
   server: EventEmitter,
@@ -51,152 +42,111 @@ export function acceptUpgrades<S extends Socket>(
   if (wss.options.noServer !== true) {
     throw new TypeError('make the WebSocketServer with { noServer: true }: otherwise it lets everybody in by itself');
   }
-  checkOptions('acceptUpgrades', options, { ...upgradeRules, path: pathRule });
-  if (options.path !== undefined && !waa.reaches(options.path)) {
-    throw new TypeError(`browsers send the session to ${waa.cookies.path} only, and so never to ${options.path}`);
+  checkOptions('acceptUpgrades', options, acceptRules);
+  checkUse(waa, options);
+  const { path, credentials = ['cookie'] } = options;
+  if (path !== undefined && credentials.includes('cookie') && !options.frame && !waa.reaches(path)) {
+    throw new TypeError(`browsers send the session to ${waa.cookies.path} only, and so never to ${path}`);
   }
-  const origins = withOwn(waa.origins, options.origins);
-  return addEndpoint(server, options.path, (request, socket, head) => {
-    try {
-      request.auth = decide(waa, request, options, origins);
-    } catch (error) {
-      return refuseUpgrade(socket, error);
-    }
-    wss.handleUpgrade(request, socket, head, (ws) => open(wss, ws, waa, request));
-  });
+  if (credentials.includes('subprotocol') && !wss.listeners('headers').includes(selectTokenProtocol)) {
+    wss.on('headers', selectTokenProtocol);
+  }
+  return addEndpoint(server, path, new Door(wss, waa, options).knock);
 }
 
 /**
- * The same decision for any other handler of upgrades: who wants to open this socket.
+ * The same decision for any other handler of upgrades: who wants to open this socket. Keep the options in one object.
+ * @param ticket the first message, where that is the credential: the socket is open by then.
  * @throws WebauthError, which {@link refuseUpgrade} answers with.
  */
 export async function authenticateUpgrade(
   waa: WAA,
   request: IncomingMessage,
-  options: UpgradeOptions = {},
+  options: UpgradeOptions = byCookie,
+  ticket?: string,
 ): Promise<Auth> {
+  const gate = gateOf(waa, options);
+  const taken = gate.conceal(request);
+  const decided = options.credentials?.includes('firstMessage')
+    ? decideLate(gate, request, ticket)
+    : gate.decide(request, taken);
+  return decided instanceof Promise ? gate.withinDeadline(decided) : decided;
+}
+
+function decideLate(gate: Gate, request: IncomingMessage, ticket: string | undefined): Promise<Auth> {
+  if (ticket === undefined) throw new TypeError('with firstMessage, call this when the first message is there');
+  gate.expect(request);
+  return gate.decideMessage(ticket, request);
+}
+
+const byCookie: UpgradeOptions = {};
+const gates = new WeakMap<WAA, WeakMap<UpgradeOptions, Gate>>();
+
+/** One for all handshakes with the same options. */
+function gateOf(waa: WAA, options: UpgradeOptions): Gate {
+  const known = gates.get(waa)?.get(options);
+  if (known) return known;
   checkOptions('authenticateUpgrade', options, upgradeRules);
-  return decide(waa, request, options, withOwn(waa.origins, options.origins));
+  checkUse(waa, options);
+  const gate = new Gate(waa, options);
+  gates.set(waa, (gates.get(waa) ?? new WeakMap()).set(options, gate));
+  return gate;
 }
 
-/** Answers an upgrade with a complete HTTP refusal, and closes the connection in order. */
-export function refuseUpgrade(socket: Duplex, error: unknown): void {
-  const { status, code, message } = describe(error);
-  const body = JSON.stringify({ error: { code, message } });
-  const wait = retryAfter(status);
-  const head = [
-    `HTTP/1.1 ${status} ${STATUS_CODES[status]}`,
-    'Connection: close',
-    'Content-Type: application/json',
-    `Content-Length: ${Buffer.byteLength(body)}`,
-    'Cache-Control: no-store',
-    ...(wait === undefined ? [] : [`Retry-After: ${wait}`]),
-  ];
-  answer(socket, `${head.join('\r\n')}\r\n\r\n${body}`);
+/** What each option can be, and what only together. */
+function checkUse(waa: WAA, { credentials = ['cookie'], origins = [], frame }: UpgradeOptions): void {
+  if (credentials.includes('firstMessage') && credentials.length > 1) {
+    throw new TypeError('firstMessage goes with no other credential: give it a path of its own');
+  }
+  if (frame && !credentials.includes('cookie')) throw new TypeError('a frame makes cookies: credentials needs cookie');
+  const plain = origins.find((origin) => !origin.startsWith('https:'));
+  if (plain === undefined || waa.isDevelopment) return;
+  throw new TypeError(`pages of ${plain} are not encrypted on their way, which is for development only: use https`);
 }
 
-/** How long a peer may take to end the connection, once it was told to: milliseconds. */
-const LINGER = 2000;
-
-function answer(socket: Duplex, text: string): void {
-  socket.on('error', () => {});
-  socket.end(text);
-  // What the client still sends is read and dropped: closing with unread bytes would reset the connection, and the
-  // answer with it.
-  socket.resume();
-  const cut = setTimeout(() => socket.destroy(), LINGER).unref();
-  socket.once('close', () => clearTimeout(cut));
-}
-
-/** The decision at the handshake, in order: Origin, credential, authorisation. */
-function decide(waa: WAA, request: IncomingMessage, who: Requirements, origins: ReadonlySet<string>): Auth {
-  let auth: Auth | undefined;
-  try {
-    checkOrigin(request, origins);
-    auth = waa.openSession(...readSession(request, waa.cookies));
-    waa.authorise(auth, who);
-    return auth;
-  } catch (error) {
-    if (error instanceof WebauthError) waa.refused(error, auth);
-    throw error;
+/** Where the application's own `handleProtocols` knows none of the client's, browsers want one all the same. */
+function selectTokenProtocol(lines: string[], request: IncomingMessage): void {
+  const isSelected = lines.some((line) => /^sec-websocket-protocol:/i.test(line));
+  // It is left among the client's only together with an accepted token.
+  if (!isSelected && protocolsOf(request).includes(TOKEN_PROTOCOL)) {
+    lines.push(`Sec-WebSocket-Protocol: ${TOKEN_PROTOCOL}`);
   }
 }
 
-function open<S extends Socket>(wss: SocketServer<S>, ws: S, waa: WAA, request: IncomingMessage): void {
-  // A broken frame is an `error`, upon which ws closes; without a listener it would end the process.
-  ws.on('error', () => cutOff(ws));
-  const stop = waa.watch(request.auth as Auth, (error) => closeSocket(ws, error));
-  // The session may have ended while the handshake was on its way.
-  if (ws.readyState !== OPEN) return;
-  ws.once('close', stop);
-  wss.emit('connection', ws, request);
-}
+const credentialNames: readonly string[] = [...methods.map(({ name }) => name), 'firstMessage'] satisfies Credential[];
 
-const OPEN = 1;
-
-function closeSocket(ws: Socket, error: WebauthError): void {
-  // What arrives before the peer has closed too is not from somebody who is logged in.
-  ws.removeAllListeners('message');
-  // A reason is at most 123 bytes; ours are short and plain ASCII.
-  ws.close(error.closeCode, `${error.code}: ${error.message}`.slice(0, 123));
-  cutOff(ws);
-}
-
-/** Ends the connection if the peer does not: ws would wait for half a minute. */
-function cutOff(ws: Socket): void {
-  const cut = setTimeout(() => ws.terminate(), LINGER).unref();
-  ws.once('close', () => clearTimeout(cut));
-}
-
-function describe(error: unknown): { status: number; code: string; message: string } {
-  if (!(error instanceof WebauthError)) return { status: 500, code: 'ERR_INTERNAL', message: 'something went wrong' };
-  const { status, code, message } = error;
-  // 401 would have to name a scheme of HTTP authentication; a cookie is none, so what it lacks is permission.
-  return { status: status === 401 ? 403 : status, code, message };
-}
+const positive: Rule = [
+  (value) => isSeconds(value) && value > 0 && value <= 3600,
+  'is a number of seconds, at most an hour',
+];
 
 const upgradeRules: Rules<UpgradeOptions> = {
   principals: restriction(texts),
   ptags: restriction(texts),
   scopes: restriction(texts),
+  credentials: restriction([
+    (value) => texts[0](value) && (value as string[]).length > 0 && (value as string[]).every(isCredential),
+    `is a list of some of: ${credentialNames.join(', ')}`,
+  ]),
   origins: originList,
+  frame: restriction([(value) => typeof value === 'function' && 'read' in value, 'is made by socketFrame()']),
+  authorise: restriction(callable),
+  deadline: positive,
+  behindProxy: flag,
 };
-const pathRule: Rule = [
-  (value) => typeof value === 'string' && /^\/[^?#]*$/.test(value),
-  'begins with / and has no query',
-];
 
-type Upgrade = (request: IncomingMessage, socket: Duplex, head: Buffer) => void;
+const count: Rule = [(value) => Number.isInteger(value) && (value as number) > 0, 'is a whole number, at least 1'];
 
-interface Endpoint {
-  readonly path: string | undefined;
-  readonly upgrade: Upgrade;
-}
+const acceptRules: Rules<AcceptOptions> = {
+  ...upgradeRules,
+  path: [(value) => typeof value === 'string' && /^\/[^?#]*$/.test(value), 'begins with / and has no query'],
+  rejection: [(value) => value === 'http' || value === 'close', "is 'http' or 'close'"],
+  maxPending: count,
+  maxPerPrincipal: restriction(count),
+  maxPerSession: restriction(count),
+  heartbeat: seconds,
+};
 
-/** One listener a server, so that several endpoints share it and what nobody takes is answered. */
-const endpoints = new WeakMap<EventEmitter, Set<Endpoint>>();
-
-function addEndpoint(server: EventEmitter, path: string | undefined, upgrade: Upgrade): () => void {
-  const known = endpoints.get(server) ?? listen(server);
-  const endpoint = { path, upgrade };
-  known.add(endpoint);
-  return () => known.delete(endpoint);
-}
-
-function listen(server: EventEmitter): Set<Endpoint> {
-  const known = new Set<Endpoint>();
-  endpoints.set(server, known);
-  server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
-    socket.on('error', () => {});
-    const { path } = requestTarget(request);
-    const endpoint = [...known].find((candidate) => candidate.path === undefined || candidate.path === path);
-    if (endpoint) endpoint.upgrade(request, socket, head);
-    // Somebody else's listener may know the path.
-    else if (server.listenerCount('upgrade') === 1) refuseNotFound(socket);
-  });
-  return known;
-}
-
-function refuseNotFound(socket: Duplex): void {
-  answer(socket, 'HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n');
+function isCredential(name: string): boolean {
+  return credentialNames.includes(name);
 }

@@ -3,8 +3,18 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { errorTable } from '../../src/errors.js';
 import { failures } from '../../src/response.js';
 import { checks } from '../../src/verify.js';
+import { certificateOf } from '../processes.js';
 import { audit } from './audit.js';
-import { browserArgs, type Fresh, findChromium, inFresh, openSocket, type Running, startDemo } from './helpers.js';
+import {
+  browserArgs,
+  type Fresh,
+  findChromium,
+  inFresh,
+  openSocket,
+  type Running,
+  startDemo,
+  trusting,
+} from './helpers.js';
 
 const executablePath = findChromium();
 
@@ -277,8 +287,9 @@ describe.skipIf(executablePath === undefined)('the demonstration, in Chromium', 
       expect(await sessions.count()).toBe(2);
       expect(await sessions.filter({ hasText: '(this one)' }).count()).toBe(1);
       const end = sessions.filter({ hasNotText: '(this one)' }).getByRole('button', { name: /^End this session: / });
+      await tabTo(page, end);
       const closed = other.getByText('closed (4401, ERR_SESSION_REVOKED').waitFor({ timeout: 2000 });
-      await Promise.all([closed, enter(page, end)]);
+      await Promise.all([closed, page.keyboard.press('Enter')]);
       await heading(page, 'You are test0004').waitFor();
       expect(await sessions.count()).toBe(1);
       await page.getByText('It is open.').waitFor();
@@ -366,6 +377,45 @@ describe.skipIf(executablePath === undefined)('the demonstration, in Chromium', 
       }),
     );
   }
+});
+
+describe.skipIf(executablePath === undefined)('the demonstration on https, in Chromium', () => {
+  let demo: Running;
+  let browser: Browser;
+
+  beforeAll(async () => {
+    demo = await startDemo(['--https']);
+    const args = [...browserArgs, trusting(await certificateOf(demo.url))];
+    browser = await chromium.launch({ executablePath: executablePath as string, args });
+  });
+  afterAll(async () => {
+    await browser?.close();
+    await demo?.close();
+  });
+
+  it('logs in with cookies for this host and https alone, and opens the socket on wss', async () => {
+    await inFresh(browser, {}, async (page, context) => {
+      const sockets: string[] = [];
+      page.on('websocket', (socket) => sockets.push(socket.url()));
+      await page.goto(demo.url);
+      await page.getByRole('link', { name: 'Log in' }).click();
+      await heading(page, 'Development login service').waitFor();
+      expect(new URL(page.url()).protocol).toBe('http:');
+      await account(page, 'test0001').click();
+      await heading(page, 'You are test0001').waitFor();
+      await page.getByText('It is open.').waitFor();
+      await page.getByText('The server knows from the cookie of your session.').waitFor();
+      expect(page.url()).toBe(`${demo.url}/`);
+      expect(sockets).toEqual([`${demo.url.replace('https', 'wss')}/live`]);
+
+      const ours = (await context.cookies(demo.url)).filter(({ name }) => name.includes('webauth'));
+      expect(ours.map(({ name }) => name)).toContain('__Host-webauth-session');
+      for (const { name, secure, path } of ours)
+        expect([name, secure, path]).toEqual([expect.stringMatching(/^__Host-/), true, '/']);
+      await page.getByRole('button', { name: 'Log out', exact: true }).click();
+      await heading(page, 'You are logged out of this site').waitFor();
+    });
+  });
 });
 
 function heading(page: Page, name: string): Locator {

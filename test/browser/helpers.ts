@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process';
+import { createHash, type X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { createServer, type IncomingMessage, type RequestListener, type Server } from 'node:http';
@@ -50,6 +51,12 @@ export const browserArgs: readonly string[] = [
   '--disable-component-update',
   '--disable-sync',
 ];
+
+/** Has a browser trust this one certificate: by its key, whoever signed it. */
+export function trusting(certificate: X509Certificate): string {
+  const publicKey = certificate.publicKey.export({ type: 'spki', format: 'der' });
+  return `--ignore-certificate-errors-spki-list=${createHash('sha256').update(publicKey).digest('base64')}`;
+}
 
 /** Collects what a browser's console complains of, in all pages of the context. */
 export class Complaints {
@@ -106,10 +113,10 @@ export interface Running {
 }
 
 /** Starts the demonstration as `npm start` does, on ports of its own. */
-export async function startDemo(): Promise<Running> {
+export async function startDemo(options: readonly string[] = []): Promise<Running> {
   const root = fileURLToPath(new URL('../..', import.meta.url));
   const { NODE_ENV, ...env } = process.env;
-  const demo = spawn(process.execPath, ['dist/cli/main.js', 'demo', '--port', '0', '--wls-port', '0'], {
+  const demo = spawn(process.execPath, ['dist/cli/main.js', 'demo', '--port', '0', '--wls-port', '0', ...options], {
     cwd: root,
     env,
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -119,7 +126,7 @@ export async function startDemo(): Promise<Running> {
   const url = await new Promise<string>((resolve, reject) => {
     const read = (chunk: Buffer) => {
       printed += chunk;
-      const address = /Open (http:\S+)\/ in a browser/.exec(printed)?.[1];
+      const address = /Open (https?:\S+)\/ in a browser/.exec(printed)?.[1];
       if (address) resolve(address);
     };
     demo.stdout.on('data', read);
@@ -137,6 +144,7 @@ export async function startDemo(): Promise<Running> {
 
 /** A small application, and what its server sees. */
 export interface Application extends Running {
+  readonly server: Server;
   /** Every request and upgrade, as it arrives, before anything of ours has looked at it. */
   readonly arrived: Arrival[];
   readonly events: LogEvent[];
@@ -171,6 +179,7 @@ export type Routes = (app: express.Express, auth: Webauth, config: Config) => vo
 export function runApplication(server: Server, config: Config, addRoutes: Routes = () => {}): Application {
   const application = {
     url: config.baseUrl,
+    server,
     arrived: [] as Arrival[],
     events: [] as LogEvent[],
     opened: [] as string[],

@@ -1,14 +1,21 @@
-import { createHash, X509Certificate } from 'node:crypto';
+import { X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
 import type { IncomingMessage, RequestListener } from 'node:http';
 import { createServer, request as httpsRequest, type Server } from 'node:https';
 import type { AddressInfo } from 'node:net';
-import forge from 'node-forge';
-import { type Browser, type BrowserContext, type Cookie, chromium, type Page } from 'playwright-core';
+import {
+  type Browser,
+  type BrowserContext,
+  type Cookie,
+  chromium,
+  type LaunchOptions,
+  type Page,
+} from 'playwright-core';
 import { expect } from 'vitest';
+import { type Certificate, makeCertificate } from '../../src/cli/certificate.js';
 import type { AuthResponse } from '../../src/response.js';
 import { createWLS, type WLS } from '../../src/wls/index.js';
-import { type Application, type Arrival, browserArgs, type Routes, runApplication, stop } from './helpers.js';
+import { type Application, type Arrival, browserArgs, type Routes, runApplication, stop, trusting } from './helpers.js';
 
 /** What the application, its sibling, the login service and somebody else's port of the application's host are called. */
 export const app = 'https://app.cam.ac.uk';
@@ -29,12 +36,24 @@ export interface Domain {
   /** Where the application is, for programs that do not know its name. */
   readonly port: number;
   readonly certificate: string;
+  /** Further ones that a test asked for, by origin, which answer nothing yet. */
+  readonly further: ReadonlyMap<string, Server>;
   close(): Promise<void>;
 }
 
-/** @param answer what the sibling and the other port serve. */
-export async function startDomain(executablePath: string, answer: RequestListener, routes?: Routes): Promise<Domain> {
-  const certificate = makeCertificate('cam.ac.uk');
+/**
+ * @param answer what the sibling and the other port serve.
+ * @param origins of further servers.
+ * @param launch starts the browser.
+ */
+export async function startDomain(
+  executablePath: string,
+  answer: RequestListener,
+  routes?: Routes,
+  origins: readonly string[] = [],
+  launch: (options: LaunchOptions) => Promise<Browser> = (options) => chromium.launch(options),
+): Promise<Domain> {
+  const certificate = makeCertificate(['cam.ac.uk', '*.cam.ac.uk']);
   const overheard: Arrival[] = [];
   const wls = createWLS({ dangerouslyListenBeyondLoopback: true });
   const servers = {
@@ -51,14 +70,18 @@ export async function startDomain(executablePath: string, answer: RequestListene
     authUrl: `${login}/auth/authenticate.html`,
     logoutUrl: `${login}/auth/logout.html`,
   };
-  const application = runApplication(servers.app, { baseUrl: app, wls: profile }, routes);
+  const application = runApplication(servers.app, { baseUrl: app, secret: 'a1'.repeat(32), wls: profile }, routes);
   const { theirs } = servers;
-  const browser = await launch(executablePath, certificate, [
+  const further = new Map<string, Server>();
+  for (const origin of origins) further.set(origin, await listen(certificate));
+  const names: [string, Server][] = [
     [app, servers.app],
     [login, servers.login],
     [sibling, theirs],
     [otherPort, theirs],
-  ]);
+    ...further,
+  ];
+  const browser = await launch({ executablePath, args: argsFor(certificate, names) });
   return {
     application,
     wls,
@@ -66,9 +89,10 @@ export async function startDomain(executablePath: string, answer: RequestListene
     overheard,
     port: portOf(servers.app),
     certificate: certificate.cert,
+    further,
     close: async () => {
       await browser.close();
-      await Promise.all([application.close(), stop(servers.login), stop(theirs)]);
+      await Promise.all([application.close(), ...[servers.login, theirs, ...further.values()].map(stop)]);
     },
   };
 }
@@ -153,28 +177,6 @@ function readSetCookie(lines: readonly string[], name: string): string {
   return line.slice(name.length + 1).split(';', 1)[0] as string;
 }
 
-interface Certificate {
-  readonly cert: string;
-  readonly key: string;
-}
-
-/** Certifies itself, for the domain and its hosts. */
-function makeCertificate(domain: string): Certificate {
-  const { publicKey, privateKey } = forge.pki.rsa.generateKeyPair(2048);
-  const certificate = forge.pki.createCertificate();
-  certificate.publicKey = publicKey;
-  certificate.serialNumber = '01';
-  certificate.validity.notBefore = new Date(Date.now() - 24 * 3600_000);
-  certificate.validity.notAfter = new Date(Date.now() + 24 * 3600_000);
-  const name = [{ name: 'commonName', value: domain }];
-  certificate.setSubject(name);
-  certificate.setIssuer(name);
-  const altNames = [domain, `*.${domain}`].map((value) => ({ type: 2, value }));
-  certificate.setExtensions([{ name: 'subjectAltName', altNames }]);
-  certificate.sign(privateKey, forge.md.sha256.create());
-  return { cert: forge.pki.certificateToPem(certificate), key: forge.pki.privateKeyToPem(privateKey) };
-}
-
 async function listen(certificate: Certificate, handler?: RequestListener): Promise<Server> {
   const server = createServer({ ...certificate }, handler);
   await once(server.listen(0, '127.0.0.1'), 'listening');
@@ -182,19 +184,16 @@ async function listen(certificate: Certificate, handler?: RequestListener): Prom
 }
 
 /** Names lead to servers in the browser alone; it trusts their one key, and reaches nobody else. */
-function launch(executablePath: string, { cert }: Certificate, names: [string, Server][]): Promise<Browser> {
+function argsFor({ cert }: Certificate, names: [string, Server][]): string[] {
   const rules = names.map(([origin, server]) => {
     const { hostname, port } = new URL(origin);
     return `MAP ${hostname}:${port || 443} 127.0.0.1:${portOf(server)}`;
   });
-  const publicKey = new X509Certificate(cert).publicKey.export({ type: 'spki', format: 'der' });
-  const trusted = createHash('sha256').update(publicKey).digest('base64');
-  const args = [
+  return [
     ...browserArgs,
-    `--ignore-certificate-errors-spki-list=${trusted}`,
+    trusting(new X509Certificate(cert)),
     `--host-resolver-rules=${[...rules, 'MAP * ~NOTFOUND'].join(', ')}`,
   ];
-  return chromium.launch({ executablePath, args });
 }
 
 function portOf(server: Server): number {

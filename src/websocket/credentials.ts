@@ -1,0 +1,176 @@
+import type { IncomingMessage } from 'node:http';
+import { AuthorisationError, SessionError } from '../errors.js';
+import { offersScheme, readScheme, readSession, requestTarget } from '../http.js';
+import type { Auth } from '../session/session.js';
+import type { WAA } from '../waa.js';
+import type { SocketFrame } from './frame.js';
+
+/**
+ * How a handshake shows who it is for. `bearer`, `basic` and `subprotocol` take a ticket or an API token, `query` and
+ * `firstMessage` a ticket, `cookie` a session's cookie. docs/websockets.md helps to choose.
+ */
+export type Credential = 'bearer' | 'basic' | 'subprotocol' | 'query' | 'cookie' | 'firstMessage';
+
+/** What a handshake shows. */
+export interface Shown {
+  readonly waa: WAA;
+  readonly request: IncomingMessage;
+  readonly taken: Taken;
+  /** Whose cookies are taken too. */
+  readonly frame: SocketFrame | undefined;
+}
+
+/** What was taken out of a request, so that neither the application nor a log sees it. */
+export interface Taken {
+  readonly tickets: readonly string[];
+  /** What stands for tokens among the subprotocols, as it was written. */
+  readonly tokens: readonly string[];
+}
+
+/** One way of showing who one is. */
+export interface Method {
+  readonly name: Exclude<Credential, 'firstMessage'>;
+  /** Whose socket it is; undefined where nothing is offered in this way. @throws WebauthError if that is wrong, or twice. */
+  readonly open: (shown: Shown) => Auth | Promise<Auth> | undefined;
+  /** What `WWW-Authenticate` says where it was wrong; without it the answer is 403. */
+  readonly challenge?: (origin: string) => string;
+  /** What it says to who has offered nothing in any way. */
+  readonly invitation?: (origin: string) => string;
+}
+
+/** The subprotocol that goes along with a token (Jupyter's JEP 121). It is no secret, and may be selected. */
+export const TOKEN_PROTOCOL = 'v1.token.websocket.jupyter.org';
+
+const basicChallenge = (origin: string) => `Basic realm="${origin}", charset="UTF-8"`;
+
+/** In the order in which they are looked for. */
+export const methods: readonly Method[] = [
+  {
+    name: 'bearer',
+    open: ({ waa, request }) =>
+      offersScheme(request, 'bearer') ? openEither(waa, readScheme(request, 'bearer')) : undefined,
+    challenge: () => 'Bearer error="invalid_token"',
+    invitation: () => 'Bearer',
+  },
+  {
+    name: 'basic',
+    open: ({ waa, request }) =>
+      offersScheme(request, 'basic') ? openBasic(waa, readScheme(request, 'basic')) : undefined,
+    challenge: basicChallenge,
+    invitation: basicChallenge,
+  },
+  { name: 'subprotocol', open: ({ waa, taken }) => openOnly(taken.tokens, (token) => openEither(waa, decode(token))) },
+  {
+    name: 'query',
+    open: ({ waa, taken }) => openOnly(taken.tickets, (ticket) => waa.takeTicket(ticket)),
+    challenge: (origin) => `Ucam-WebAuth realm="${origin}"`,
+  },
+  { name: 'cookie', open: openCookie },
+];
+
+/** Takes what is secret out of the request: the token of a subprotocol always, and tickets where they are looked for. */
+export function takeOut(request: IncomingMessage, ofQuery: boolean): Taken {
+  return { tickets: ofQuery ? takeTickets(request) : [], tokens: takeTokens(request) };
+}
+
+/** Takes the token's subprotocol out of what the client offers: without an accepted token it must not be selected. */
+export function withholdTokenProtocol(request: IncomingMessage): void {
+  const offered = protocolsOf(request);
+  if (offered.includes(TOKEN_PROTOCOL))
+    setProtocols(
+      request,
+      offered.filter((one) => one !== TOKEN_PROTOCOL),
+    );
+}
+
+/** The subprotocols that a client offers, in its order. */
+export function protocolsOf({ headers }: IncomingMessage): string[] {
+  return headers['sec-websocket-protocol']?.split(',').map((one) => one.trim()) ?? [];
+}
+
+/** Exactly one of what was offered; nothing where nothing was. */
+function openOnly(offered: readonly string[], open: (one: string) => Promise<Auth>): Promise<Auth> | undefined {
+  const [only, second] = offered;
+  if (only === undefined) return undefined;
+  if (second !== undefined) throw new SessionError('ERR_TOKEN_INVALID', 'more than one ticket or token was sent');
+  return open(only);
+}
+
+async function openEither(waa: WAA, text: string): Promise<Auth> {
+  return text.startsWith('ucwa_') ? waa.openToken(text) : waa.takeTicket(text);
+}
+
+/** The password is the ticket or token, and the user its principal, or `token`. */
+async function openBasic(waa: WAA, encoded: string): Promise<Auth> {
+  const text = Buffer.from(encoded, 'base64').toString();
+  const colon = text.indexOf(':');
+  const user = text.slice(0, Math.max(0, colon));
+  const auth = await openEither(waa, text.slice(colon + 1));
+  if (user === 'token' || user === auth.principal) return auth;
+  throw new SessionError('ERR_TOKEN_INVALID', 'the user is not whose ticket or token it is');
+}
+
+function openCookie({ waa, request, frame }: Shown): Auth | undefined {
+  const [cookie, anchor] = readSession(request, waa.cookies);
+  const auth = cookie === undefined ? frame?.read(request) : waa.openSession(cookie, anchor);
+  // Browsers send cookies by themselves, and with them always the Origin.
+  if (auth === undefined || request.headers.origin !== undefined) return auth;
+  throw new AuthorisationError('ERR_ORIGIN_REFUSED', 'the request has a cookie, and no Origin');
+}
+
+/** What is no percent-encoding stays as it is, and is no token. */
+function decode(encoded: string): string {
+  try {
+    return decodeURIComponent(encoded);
+  } catch {
+    return encoded;
+  }
+}
+
+function takeTickets(request: IncomingMessage): string[] {
+  const { path, query } = requestTarget(request);
+  if (query === '') return [];
+  const tickets: string[] = [];
+  const others = query.split('&').filter((pair) => {
+    // By the name as whoever reads the address would understand it.
+    const ticket = new URLSearchParams(pair).get('ticket');
+    if (ticket !== null) tickets.push(ticket);
+    return ticket === null;
+  });
+  if (tickets.length > 0) setTarget(request, others.length === 0 ? path : `${path}?${others.join('&')}`);
+  return tickets;
+}
+
+function setTarget(request: IncomingMessage, target: string): void {
+  request.url = target;
+  const routed = request as { originalUrl?: string };
+  if (routed.originalUrl !== undefined) routed.originalUrl = target;
+}
+
+function takeTokens(request: IncomingMessage): string[] {
+  const before = `${TOKEN_PROTOCOL}.`;
+  if (request.headers['sec-websocket-protocol']?.includes(before) !== true) return [];
+  const offered = protocolsOf(request);
+  setProtocols(
+    request,
+    offered.filter((one) => !one.startsWith(before)),
+  );
+  return offered.filter((one) => one.startsWith(before)).map((one) => one.slice(before.length));
+}
+
+/** In all forms in which Node has them. */
+function setProtocols(request: IncomingMessage, protocols: readonly string[]): void {
+  const { headers, headersDistinct, rawHeaders } = request;
+  const name = 'sec-websocket-protocol';
+  const others = rawHeaders.flatMap((text, i) =>
+    i % 2 === 1 || text.toLowerCase() === name ? [] : rawHeaders.slice(i, i + 2),
+  );
+  delete headers[name];
+  delete headersDistinct[name];
+  request.rawHeaders = others;
+  if (protocols.length === 0) return;
+  const value = protocols.join(', ');
+  headers[name] = value;
+  headersDistinct[name] = [value];
+  others.push('Sec-WebSocket-Protocol', value);
+}

@@ -1,0 +1,158 @@
+import type { EventEmitter } from 'node:events';
+import type { IncomingMessage } from 'node:http';
+import type { Duplex } from 'node:stream';
+import { SessionError, WebauthError } from '../errors.js';
+import type { Auth } from '../session/session.js';
+import type { WAA } from '../waa.js';
+import { withholdTokenProtocol } from './credentials.js';
+import { FirstMessage } from './first-message.js';
+import { Gate, type UpgradeOptions } from './gate.js';
+import { Held } from './held.js';
+import { closeSocket, isForHttp, refuseUpgrade, type Socket } from './refusal.js';
+import { endBroken, type SocketOptions, Sockets } from './sockets.js';
+
+/** Where `ws` accepts sockets, and whose. */
+export interface AcceptOptions extends UpgradeOptions, SocketOptions {
+  /** The path of these sockets, without a query; every path, if absent. */
+  readonly path?: string;
+  /**
+   * How somebody is refused: by an answer of HTTP, `'http'`, by default; or, since browsers show pages nothing of that, by
+   * accepting the socket and closing it at once with a code and a reason, `'close'`. Foreign origins and wrong
+   * subprotocols get an answer of HTTP in any case; so does who shows nothing where only `bearer` or `basic` are taken.
+   */
+  readonly rejection?: 'http' | 'close';
+  /** The most handshakes of which it is not decided yet whose they are: 1000 by default. */
+  readonly maxPending?: number;
+}
+
+/** What is needed of a `WebSocketServer` of the package `ws`. */
+export interface SocketServer<S extends Socket> extends EventEmitter {
+  readonly options: { readonly noServer?: boolean | undefined };
+  /** Absent, if it was told not to keep them. */
+  readonly clients?: Set<S>;
+  handleUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer, callback: (ws: S) => void): void;
+}
+
+/** Where handshakes arrive: lets people in, or tells them why not. */
+export class Door<S extends Socket> {
+  readonly #wss: SocketServer<S>;
+  readonly #gate: Gate;
+  readonly #sockets: Sockets;
+  readonly #options: AcceptOptions;
+  #pending = 0;
+
+  constructor(wss: SocketServer<S>, waa: WAA, options: AcceptOptions) {
+    this.#wss = wss;
+    this.#gate = new Gate(waa, options);
+    this.#sockets = new Sockets(waa, options);
+    this.#options = options;
+  }
+
+  /** What comes in at the endpoint. */
+  readonly knock = (request: IncomingMessage, socket: Duplex, head: Buffer): void => {
+    const taken = this.#gate.conceal(request);
+    const { maxPending = 1000, credentials } = this.#options;
+    if (this.#pending >= maxPending) return refuseUpgrade(socket, this.#gate.report(tooMany()));
+    try {
+      if (credentials?.includes('firstMessage')) return this.#awaitTicket(request, socket, head);
+      const decided = this.#gate.decide(request, taken);
+      if (decided instanceof Promise) this.#wait(decided, request, socket, head);
+      else this.#admit(decided, request, socket, head);
+    } catch (error) {
+      this.#refuse(error, request, socket, head);
+    }
+  };
+
+  #wait(decided: Promise<Auth>, request: IncomingMessage, socket: Duplex, head: Buffer): void {
+    const held = new Held(socket, head);
+    this.#pending += 1;
+    const settle = () => {
+      this.#pending -= 1;
+      return held.release();
+    };
+    this.#gate.withinDeadline(Promise.race([decided, held.gone])).then(
+      (auth) => this.#admit(auth, request, socket, settle()),
+      (error) => this.#refuse(error, request, socket, settle()),
+    );
+  }
+
+  #admit(auth: Auth, request: IncomingMessage, socket: Duplex, head: Buffer): void {
+    try {
+      this.#count(auth, socket);
+    } catch (error) {
+      return this.#refuse(error, request, socket, head);
+    }
+    this.#wss.handleUpgrade(request, socket, head, (ws) => {
+      // It may have been read before, and that was ended.
+      socket.resume();
+      if (this.#sockets.open(ws, auth, request)) this.#wss.emit('connection', ws, request);
+    });
+  }
+
+  #refuse(error: unknown, request: IncomingMessage, socket: Duplex, head: Buffer): void {
+    const closes = this.#options.rejection === 'close' && error instanceof WebauthError && !isForHttp(error);
+    if (!closes) return refuseUpgrade(socket, error);
+    withholdTokenProtocol(request);
+    this.#wss.handleUpgrade(request, socket, head, (ws) => {
+      this.#hide(ws);
+      socket.resume();
+      closeSocket(ws, error);
+    });
+  }
+
+  #awaitTicket(request: IncomingMessage, socket: Duplex, head: Buffer): void {
+    this.#gate.expect(request);
+    this.#pending += 1;
+    const settle = once(() => {
+      this.#pending -= 1;
+    });
+    socket.once('close', settle);
+    this.#wss.handleUpgrade(request, socket, head, (ws) => {
+      this.#hide(ws);
+      this.#takeTicket(new FirstMessage(ws, socket), ws, request, socket).finally(settle);
+    });
+  }
+
+  async #takeTicket(first: FirstMessage, ws: S, request: IncomingMessage, socket: Duplex): Promise<void> {
+    try {
+      const auth = await this.#gate.withinDeadline(this.#gate.decideMessage(first.ticket, request));
+      this.#count(auth, socket);
+      first.release();
+      ws.off('error', endBroken);
+      if (ws.readyState !== OPEN || !this.#sockets.open(ws, auth, request)) return;
+    } catch (error) {
+      return closeSocket(ws, error);
+    }
+    this.#wss.clients?.add(ws);
+    this.#wss.emit('connection', ws, request);
+    first.replay();
+  }
+
+  #count(auth: Auth, socket: Duplex): void {
+    try {
+      this.#sockets.count(auth, socket);
+    } catch (error) {
+      throw this.#gate.report(error as SessionError, auth);
+    }
+  }
+
+  /** From those who send something to all of the server's clients. */
+  #hide(ws: S): void {
+    ws.on('error', endBroken);
+    this.#wss.clients?.delete(ws);
+  }
+}
+
+const OPEN = 1;
+
+function once(work: () => void): () => void {
+  let isDone = false;
+  return () => {
+    if (!isDone) work();
+    isDone = true;
+  };
+}
+
+function tooMany(): SessionError {
+  return new SessionError('ERR_LIMIT_REACHED', 'too many handshakes are under way: try again in a moment');
+}

@@ -1,0 +1,225 @@
+import type { IncomingMessage } from 'node:http';
+import { isLoopback } from '../environment.js';
+import { AuthorisationError, type Handshake, SessionError, WebauthError } from '../errors.js';
+import { checkOrigin, withOwn } from '../http.js';
+import type { Auth } from '../session/session.js';
+import type { Requirements, WAA } from '../waa.js';
+import {
+  type Credential,
+  type Method,
+  methods,
+  type Shown,
+  type Taken,
+  takeOut,
+  withholdTokenProtocol,
+} from './credentials.js';
+import type { SocketFrame } from './frame.js';
+
+/** Who may open a socket, and how they show who they are. */
+export interface UpgradeOptions extends Requirements {
+  /** What is taken to show who somebody is: `['cookie']`, by default. */
+  readonly credentials?: readonly Credential[];
+  /** Origins of pages that may open sockets, beside the application's own: as browsers write them, `https://host`. */
+  readonly origins?: readonly string[];
+  /** Whose WebSocket-only cookies are taken beside session cookies, and whose pages may open sockets. */
+  readonly frame?: SocketFrame;
+  /** The application's own word on somebody who may enter by all else: only `true` lets them in. */
+  readonly authorise?: (auth: Auth, request: IncomingMessage) => boolean | Promise<boolean>;
+  /** How long a handshake may take, from its arrival to the end of the decision: seconds, 10 by default. */
+  readonly deadline?: number;
+  /**
+   * Whether a proxy on another machine ends TLS: false. Without it, connections that came from another machine have to
+   * be encrypted, outside of development.
+   */
+  readonly behindProxy?: boolean;
+}
+
+/** One way of showing who one is, and how it is refused. */
+interface Way {
+  readonly method: Method;
+  readonly handshake: Handshake;
+}
+
+/** Whose socket it is to be, and how they showed it. */
+interface Found {
+  readonly way: Way;
+  readonly auth: Auth | Promise<Auth>;
+}
+
+/** The decision at the handshake: Origin, credential, authorisation. It knows nothing of sockets. */
+export class Gate {
+  readonly #waa: WAA;
+  readonly #options: UpgradeOptions;
+  readonly #origins: ReadonlySet<string>;
+  readonly #ways: readonly Way[];
+  readonly #takesTickets: boolean;
+  readonly #readsAuthorization: boolean;
+  /** Of who shows nothing at all. */
+  readonly #nothing: Handshake;
+
+  constructor(waa: WAA, options: UpgradeOptions) {
+    const { credentials = ['cookie'], origins = [], frame } = options;
+    this.#waa = waa;
+    this.#options = options;
+    this.#origins = withOwn(waa.origins, [...origins, ...(frame?.pages ?? [])]);
+    const used = methods.filter(({ name }) => credentials.includes(name));
+    this.#ways = used.map((method) => {
+      const challenges = method.challenge ? [method.challenge(waa.origin)] : [];
+      return { method, handshake: { challenges, always: method.name === 'subprotocol' } };
+    });
+    this.#takesTickets = credentials.includes('query');
+    this.#readsAuthorization = credentials.includes('bearer') || credentials.includes('basic');
+    const challenges = used.flatMap(({ invitation }) => invitation?.(waa.origin) ?? []);
+    // Where nothing but HTTP's own schemes is taken: browsers send a password only to who has asked for it by HTTP.
+    this.#nothing = { challenges, always: used.every(({ invitation }) => invitation !== undefined) };
+  }
+
+  /** Takes out of a request what nobody else is to see. */
+  conceal(request: IncomingMessage): Taken {
+    return takeOut(request, this.#takesTickets);
+  }
+
+  /**
+   * Whose socket it is to be, if they may have it. Not a promise where nobody has to be asked.
+   * @param taken what was concealed of the request.
+   * @throws WebauthError, reported already.
+   */
+  decide(request: IncomingMessage, taken: Taken): Auth | Promise<Auth> {
+    let found: Found | undefined;
+    try {
+      this.#checkRequest(request);
+      found = this.#find(request, taken);
+      if (found.auth instanceof Promise || this.#options.authorise) return this.#decideLater(found, request);
+      this.#waa.authorise(found.auth, this.#options);
+      return found.auth;
+    } catch (error) {
+      throw this.#refuse(error, found?.way);
+    }
+  }
+
+  /** Holds to the rules a handshake whose ticket comes later. @throws WebauthError, reported already. */
+  expect(request: IncomingMessage): void {
+    withholdTokenProtocol(request);
+    try {
+      this.#checkRequest(request);
+    } catch (error) {
+      throw this.#refuse(error);
+    }
+  }
+
+  /** Whose ticket it is that came later, if they may have the socket. @throws WebauthError, reported already. */
+  async decideMessage(ticket: string | Promise<string>, request: IncomingMessage): Promise<Auth> {
+    try {
+      return await this.#admit(await this.#waa.takeTicket(await ticket), request);
+    } catch (error) {
+      throw this.#refuse(error);
+    }
+  }
+
+  /** Waits for work as long as a handshake may take. @throws SessionError ERR_DEADLINE, reported already. */
+  async withinDeadline<T>(work: Promise<T>): Promise<T> {
+    const { deadline = 10 } = this.#options;
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<never>((_, reject) => {
+      const error = new SessionError(
+        'ERR_DEADLINE',
+        `it took over ${deadline} s to find out whose socket this is to be`,
+      );
+      timer = setTimeout(() => reject(this.report(error)), deadline * 1000);
+    });
+    return Promise.race([work, late]).finally(() => clearTimeout(timer));
+  }
+
+  /** Reports a refusal: quietly, since anybody can cause them, but for what the application's own set-up causes. */
+  report<E extends WebauthError>(error: E, auth?: Auth): E {
+    this.#waa.refused(error, auth, error.code === 'ERR_PLAIN_REFUSED' ? 'warn' : 'debug');
+    return error;
+  }
+
+  #checkRequest(request: IncomingMessage): void {
+    if (!this.#options.behindProxy && !this.#waa.isDevelopment && !isSafe(request)) {
+      throw new AuthorisationError(
+        'ERR_PLAIN_REFUSED',
+        'the connection is not encrypted: use wss; or, if a proxy on another machine ends TLS, set behindProxy: true',
+      );
+    }
+    // Programs need not send one; browsers always do.
+    if (request.headers.origin !== undefined) checkOrigin(request, this.#origins);
+  }
+
+  #find(request: IncomingMessage, taken: Taken): Found {
+    if (this.#readsAuthorization && (request.headersDistinct['authorization']?.length ?? 0) > 1) {
+      throw refusedAs(this.#nothing, 'ERR_TOKEN_INVALID', 'the request has more than one Authorization');
+    }
+    const shown = { waa: this.#waa, request, taken, frame: this.#options.frame };
+    for (const way of this.#ways) {
+      const auth = this.#open(way, shown);
+      if (auth === undefined) continue;
+      if (way.method.name !== 'subprotocol') withholdTokenProtocol(request);
+      return { way, auth };
+    }
+    const names = this.#ways.map(({ method }) => method.name).join(', ');
+    throw refusedAs(
+      this.#nothing,
+      'ERR_SESSION_MISSING',
+      `nothing says whose socket this is to be; taken here: ${names}`,
+    );
+  }
+
+  #open({ method, handshake }: Way, shown: Shown): Auth | Promise<Auth> | undefined {
+    try {
+      return method.open(shown);
+    } catch (error) {
+      if (error instanceof WebauthError) error.handshake = handshake;
+      throw error;
+    }
+  }
+
+  async #decideLater({ way, auth }: Found, request: IncomingMessage): Promise<Auth> {
+    try {
+      return await this.#admit(await auth, request);
+    } catch (error) {
+      throw this.#refuse(error, way);
+    }
+  }
+
+  async #admit(auth: Auth, request: IncomingMessage): Promise<Auth> {
+    const { authorise } = this.#options;
+    try {
+      this.#waa.authorise(auth, this.#options);
+      if (authorise === undefined) return auth;
+      const says: unknown = await authorise(auth, request);
+      // The session may have ended meanwhile.
+      this.#waa.recheck(auth);
+      if (says === true) return auth;
+      throw new AuthorisationError('ERR_PRINCIPAL_REFUSED', `the application does not let ${auth.principal} in here`);
+    } catch (error) {
+      if (error instanceof WebauthError) whose.set(error, auth);
+      throw error;
+    }
+  }
+
+  #refuse(error: unknown, way?: Way): unknown {
+    if (!(error instanceof WebauthError)) {
+      this.#waa.log('error', 'refused', `a handshake could not be decided: ${(error as Error | undefined)?.message}`);
+      return error;
+    }
+    if (way) error.handshake ??= way.handshake;
+    return this.report(error, whose.get(error));
+  }
+}
+
+/** Of somebody who is known, and may not enter. */
+const whose = new WeakMap<WebauthError, Auth>();
+
+/** Encrypted, or from this very machine, where a proxy may end TLS. */
+function isSafe({ socket }: IncomingMessage): boolean {
+  if ((socket as { encrypted?: boolean }).encrypted) return true;
+  const { localAddress } = socket;
+  // A socket of the file system has no address.
+  return localAddress === undefined || isLoopback(localAddress.replace(/^::ffff:/, ''));
+}
+
+function refusedAs(handshake: Handshake, code: 'ERR_TOKEN_INVALID' | 'ERR_SESSION_MISSING', message: string) {
+  return Object.assign(new SessionError(code, message), { handshake });
+}

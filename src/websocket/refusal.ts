@@ -1,0 +1,127 @@
+import type { EventEmitter } from 'node:events';
+import { STATUS_CODES } from 'node:http';
+import type { Duplex } from 'node:stream';
+import { WebauthError } from '../errors.js';
+import { retryAfter } from '../http.js';
+
+/** What is needed of a socket of the package `ws`. */
+export interface Socket extends EventEmitter {
+  readonly readyState: number;
+  close(code: number, reason: string): void;
+  terminate(): void;
+  ping(): void;
+  pause(): void;
+  resume(): void;
+  readonly isPaused: boolean;
+}
+
+/** Answers an upgrade with a complete HTTP refusal, and closes the connection in order. */
+export function refuseUpgrade(socket: Duplex, error: unknown): void {
+  const { status, code, message, challenges } = describe(error);
+  const body = JSON.stringify({ error: { code, message } });
+  const wait = retryAfter(status);
+  const head = [
+    `HTTP/1.1 ${status} ${STATUS_CODES[status]}`,
+    'Connection: close',
+    'Content-Type: application/json',
+    `Content-Length: ${Buffer.byteLength(body)}`,
+    'Cache-Control: no-store',
+    ...challenges.map((challenge) => `WWW-Authenticate: ${challenge}`),
+    ...(wait === undefined ? [] : [`Retry-After: ${wait}`]),
+  ];
+  answer(socket, `${head.join('\r\n')}\r\n\r\n${body}`);
+}
+
+export function refuseNotFound(socket: Duplex): void {
+  answer(socket, 'HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n');
+}
+
+/** Whether to say it by HTTP, however refusals are said otherwise: nobody is to take such a socket for accepted. */
+export function isForHttp({ code, handshake }: WebauthError): boolean {
+  return code === 'ERR_ORIGIN_REFUSED' || code === 'ERR_PLAIN_REFUSED' || handshake?.always === true;
+}
+
+/** Closes a socket, with why. */
+export function closeSocket(ws: Socket, error: unknown): void {
+  const { closeCode, code, message } = error instanceof WebauthError ? error : { ...describe(error), closeCode: 1011 };
+  // What arrives before the peer has closed too is not from somebody who is logged in.
+  ws.removeAllListeners('message');
+  // A reason is at most 123 bytes; ours are plain ASCII, but for what principals may hold.
+  ws.close(closeCode, cut(`${code}: ${message}`, 123));
+  // Where nothing was read just now: the peer's own close is.
+  ws.resume();
+  cutOff(ws);
+}
+
+/** How long a peer may take to end the connection, once it was told to: milliseconds. */
+const LINGER = 2000;
+
+/** Connections that were told to end, and when they are cut off: in order, since each may take as long. */
+const ending = new Map<Socket | Duplex, number>();
+let isTimed = false;
+
+/** Ends the connection if the peer does not, soon: ws would wait for half a minute. One timer serves all. */
+export function cutOff(connection: Socket | Duplex): void {
+  if (ending.has(connection)) return;
+  ending.set(connection, performance.now() + LINGER);
+  connection.once('close', forget);
+  if (!isTimed) cutAfter(LINGER);
+}
+
+function forget(this: Socket | Duplex): void {
+  ending.delete(this);
+}
+
+function cutAfter(milliseconds: number): void {
+  isTimed = true;
+  setTimeout(cutDue, milliseconds).unref();
+}
+
+function cutDue(): void {
+  isTimed = false;
+  const now = performance.now();
+  for (const [connection, due] of ending) {
+    if (due > now) return cutAfter(due - now);
+    ending.delete(connection);
+    if ('terminate' in connection) connection.terminate();
+    else connection.destroy();
+  }
+}
+
+function answer(socket: Duplex, text: string): void {
+  socket.on('error', ignore);
+  socket.end(text);
+  // What the client still sends is read and dropped: closing with unread bytes would reset the connection, and the
+  // answer with it.
+  socket.resume();
+  if (!socket.closed) cutOff(socket);
+}
+
+function ignore(): void {}
+
+function cut(text: string, bytes: number): string {
+  const encoded = Buffer.from(text);
+  if (encoded.length <= bytes) return text;
+  // A character that was cut in two is left out.
+  return encoded
+    .subarray(0, bytes)
+    .toString()
+    .replace(/\uFFFD$/, '');
+}
+
+interface Description {
+  readonly status: number;
+  readonly code: string;
+  readonly message: string;
+  readonly challenges: readonly string[];
+}
+
+function describe(error: unknown): Description {
+  if (!(error instanceof WebauthError)) {
+    return { status: 500, code: 'ERR_INTERNAL', message: 'something went wrong', challenges: [] };
+  }
+  const { status, code, message, handshake } = error;
+  const challenges = status === 401 ? (handshake?.challenges ?? []) : [];
+  // 401 has to name a scheme of HTTP authentication. A cookie is none, so what it lacks is permission.
+  return { status: status === 401 && challenges.length === 0 ? 403 : status, code, message, challenges };
+}

@@ -1,0 +1,298 @@
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Server } from 'node:https';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type Browser, chromium, type LaunchOptions, type Page } from 'playwright-core';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { WebSocketServer } from 'ws';
+import type { Config } from '../../src/config.js';
+import { createWAA, type WAA } from '../../src/waa.js';
+import { acceptUpgrades, socketFrame } from '../../src/websocket/index.js';
+import { type Arrival, findChromium, openSocket, type Routes } from './helpers.js';
+import { app, type Domain, inBrowser, logIn, sessionCookie, sibling, startDomain } from './https.js';
+
+const executablePath = findChromium() as string;
+
+/** Where the application's sockets are: on its own site, and on another. And a third site, which has nothing to do with it. */
+const near = 'https://sockets.cam.ac.uk';
+const far = 'https://sockets.example.org';
+const stranger = 'https://www.example.net';
+
+const socketCookie = '__Host-webauth-socket';
+const path = '/webauth/frame';
+
+/** What came to a server of sockets, and whether it is one that knows no partitions. */
+class Sockets {
+  readonly arrived: Arrival[] = [];
+  withoutPartitions = false;
+  readonly #wss = new WebSocketServer({ noServer: true });
+  readonly #waa: WAA;
+
+  constructor(server: Server, origin: string, config: Config) {
+    this.#waa = createWAA(config);
+    const frame = socketFrame(this.#waa, { origin });
+    server.on('upgrade', (request) => this.#note(request));
+    server.on('request', (request, response) => {
+      this.#note(request);
+      if (this.withoutPartitions) removePartitions(response);
+      frame(request, response);
+    });
+    acceptUpgrades(server, this.#wss, this.#waa, { path: '/live', credentials: ['cookie'], frame });
+    acceptUpgrades(server, this.#wss, this.#waa, { path: '/once', credentials: ['query'] });
+    this.#wss.on('connection', (socket, { auth }) => socket.send(`for ${auth?.principal}`));
+  }
+
+  reset(): void {
+    this.arrived.length = 0;
+    this.withoutPartitions = false;
+  }
+
+  async close(): Promise<void> {
+    for (const socket of this.#wss.clients) socket.terminate();
+    await this.#waa.close();
+  }
+
+  #note({ method, url, headers }: IncomingMessage): void {
+    this.arrived.push({ line: `${method} ${url}`, cookie: headers.cookie ?? '', origin: headers.origin });
+  }
+}
+
+function removePartitions(response: ServerResponse): void {
+  const set = response.setHeader.bind(response);
+  response.setHeader = (name, value) => set(name, String(value).replace('; Partitioned', ''));
+}
+
+for (const [kind, blocks] of [
+  ['a browser that blocks third-party cookies', true],
+  ['a browser that allows third-party cookies', false],
+] as const) {
+  describe.skipIf(executablePath === undefined)(kind, () => {
+    let domain: Domain;
+    let config: Config;
+    let folder: string;
+    const servers = new Map<string, Sockets>();
+    const at = (origin: string) => servers.get(origin) as Sockets;
+    const routes: Routes = (server, _auth, complete) => {
+      config = complete;
+      server.get('/page', (_, response) => response.send('<!doctype html><title>Page</title>'));
+    };
+    beforeAll(async () => {
+      folder = await mkdtemp(join(tmpdir(), 'ucam-webauth-'));
+      const launch = (options: LaunchOptions) => launchWith(folder, { cookie_controls_mode: blocks ? 1 : 0 }, options);
+      domain = await startDomain(executablePath, answer, routes, [near, far, stranger], launch);
+      for (const origin of [near, far]) {
+        servers.set(origin, new Sockets(domain.further.get(origin) as Server, origin, config));
+      }
+      domain.further.get(stranger)?.on('request', answer);
+    });
+    afterAll(async () => {
+      await Promise.all([...servers.values()].map((one) => one.close()));
+      await domain?.close();
+      await rm(folder, { recursive: true, force: true, maxRetries: 5 });
+    });
+    beforeEach(() => {
+      for (const one of servers.values()) one.reset();
+    });
+
+    /** A test with somebody who is logged in as test0001, and on the application's page. */
+    function visit(test: (page: Page) => Promise<void>) {
+      return async () => {
+        const value = await logIn(domain, 'test0001');
+        await inBrowser(domain, { [sessionCookie]: value }, async (page) => {
+          await page.goto(`${app}/page`);
+          await test(page);
+        });
+      };
+    }
+
+    for (const [where, sockets] of [
+      ['on the same site', near],
+      ['on another site', far],
+    ] as const) {
+      describe(`with sockets ${where}`, () => {
+        it(
+          'opens as many as it likes with the cookie of the frame, until it logs out',
+          visit(async (page) => {
+            expect(await openSocket(page, `${sockets}/live`)).toBe(1006);
+            expect(await useSockets(page, sockets)).toEqual({ ok: true });
+            const [kept, ...others] = await page.context().cookies(sockets);
+            expect(others).toEqual([]);
+            const common = { name: socketCookie, path: '/', expires: -1, httpOnly: true, secure: true };
+            const alone = { sameSite: 'None', partitionKey: 'https://cam.ac.uk' };
+            expect(kept).toMatchObject({ ...common, ...(sockets === far ? alone : { sameSite: 'Lax' }) });
+            expect(kept?.partitionKey === undefined).toBe(sockets === near);
+
+            await page.reload();
+            at(sockets).reset();
+            expect(await openSocket(page, `${sockets}/live`)).toBe('for test0001');
+            const cookie = `${socketCookie}=${kept?.value}`;
+            expect(at(sockets).arrived).toEqual([{ line: 'GET /live', cookie, origin: app }]);
+            const closing = closeOf(page, `${sockets}/live`);
+            await closing.opened;
+            await page.evaluate(`fetch('/webauth/logout', { method: 'POST' })`);
+            expect(await closing.code).toBe(4401);
+            expect(await openSocket(page, `${sockets}/live`)).toBe(1006);
+          }),
+        );
+
+        // The rest does not depend on it.
+        if (blocks) return;
+
+        it(
+          'opens one with a ticket in its address',
+          visit(async (page) => {
+            const { ticket } = await makeTicket(page);
+            expect(await openSocket(page, `${sockets}/once?ticket=${ticket}`)).toBe('for test0001');
+            expect(await openSocket(page, `${sockets}/once?ticket=${ticket}`)).toBe(1006);
+          }),
+        );
+
+        it(
+          'is told what was wrong',
+          visit(async (page) => {
+            const refusal = { ok: false, code: 'ERR_TOKEN_INVALID', message: expect.stringContaining('no ticket') };
+            await page.evaluate(`(${addFrame})('${sockets}${path}')`);
+            expect(await page.evaluate(`(${useFrame})('${sockets}', 'no ticket')`)).toEqual(refusal);
+          }),
+        );
+
+        it(
+          'shows no other page the frame, and lets none use its cookie',
+          visit(async (page) => {
+            expect(await useSockets(page, sockets)).toEqual({ ok: true });
+            for (const other of [sibling, stranger]) {
+              await page.goto(other);
+              at(sockets).reset();
+              await page.setContent(`<iframe src="${sockets}${path}"></iframe>`);
+              await expect.poll(() => page.frames().at(-1)?.url()).toBe('chrome-error://chromewebdata/');
+              expect(await openSocket(page, `${sockets}/live`)).toBe(1006);
+              // Of the same site, Origin alone keeps it out; in pages of another, the cookie is not even sent.
+              const cookie = other === sibling ? expect.stringContaining(`${socketCookie}=`) : '';
+              expect(at(sockets).arrived.at(-1)).toEqual({ line: 'GET /live', cookie, origin: other });
+              expect(at(sockets).arrived).toHaveLength(2);
+            }
+          }),
+        );
+
+        it(
+          'takes no ticket from a sibling, though that has its window',
+          visit(async (page) => {
+            await page.goto(sibling);
+            const opening = page.evaluate(`void (globalThis.opened = open('${app}/page'))`);
+            const [victim] = await Promise.all([page.waitForEvent('popup'), opening]);
+            await victim.waitForLoadState();
+            await victim.evaluate(`(${addFrame})('${sockets}${path}')`);
+            const { ticket } = await makeTicket(victim);
+            at(sockets).reset();
+            // The frame's own listener hears of it before this one does.
+            const frame = victim.frames().at(-1);
+            await frame?.evaluate(hear);
+            await page.evaluate(`opened.frames[0].postMessage({ ticket: '${ticket}' }, '${sockets}')`);
+            await frame?.evaluate('heard');
+            expect(await openSocket(victim, `${sockets}/live`)).toBe(1006);
+            expect(await victim.evaluate(`(${useFrame})('${sockets}', '${ticket}')`)).toEqual({ ok: true });
+            const posts = at(sockets).arrived.filter(({ line }) => line.startsWith('POST'));
+            expect(posts.map(({ origin }) => origin)).toEqual([sockets, sockets]);
+          }),
+        );
+
+        it(
+          'takes no ticket in a window of its own',
+          visit(async (page) => {
+            const { ticket } = await makeTicket(page);
+            const opening = page.evaluate(`void (globalThis.opened = open('${sockets}${path}'))`);
+            const [window] = await Promise.all([page.waitForEvent('popup'), opening]);
+            await window.waitForLoadState();
+            await window.evaluate(hear);
+            await page.evaluate(`opened.postMessage({ ticket: '${ticket}' }, '${sockets}')`);
+            await window.evaluate('heard');
+            expect(await openSocket(page, `${sockets}/once?ticket=${ticket}`)).toBe('for test0001');
+            expect(at(sockets).arrived.map(({ line }) => line.split('?')[0])).toEqual([`GET ${path}`, 'GET /once']);
+          }),
+        );
+      });
+    }
+
+    it(
+      'without partitions, either says that the cookie is blocked, or sends it in all pages',
+      visit(async (page) => {
+        at(far).withoutPartitions = true;
+        const blocked = { ok: false, code: 'ERR_COOKIES_BLOCKED', message: expect.any(String) };
+        expect(await useSockets(page, far)).toEqual(blocks ? blocked : { ok: true });
+        await page.goto(stranger);
+        expect(await openSocket(page, `${far}/live`)).toBe(1006);
+        const cookie = blocks ? '' : expect.stringContaining(`${socketCookie}=`);
+        expect(at(far).arrived.at(-1)).toEqual({ line: 'GET /live', cookie, origin: stranger });
+      }),
+    );
+  });
+}
+
+/** With such a profile. Those of its contexts are like it. */
+async function launchWith(folder: string, profile: object, options: LaunchOptions): Promise<Browser> {
+  await mkdir(join(folder, 'Default'));
+  await writeFile(join(folder, 'Default', 'Preferences'), JSON.stringify({ profile }));
+  const context = await chromium.launchPersistentContext(folder, options);
+  return context.browser() as Browser;
+}
+
+/** What a sibling and a stranger serve. */
+function answer(_: IncomingMessage, response: ServerResponse): void {
+  response.writeHead(200, { 'Content-Type': 'text/html' }).end('<!doctype html><title>Somebody else</title>');
+}
+
+async function makeTicket(page: Page): Promise<{ readonly ticket: string }> {
+  return page.evaluate(`fetch('/webauth/ticket', { method: 'POST' }).then((response) => response.json())`);
+}
+
+/** Puts the frame into a page, and resolves once it is ready. */
+const addFrame = `(address) => new Promise((resolve) => {
+  const frame = Object.assign(document.createElement('iframe'), { src: address, hidden: true });
+  addEventListener('message', ({ source, origin, data }) => {
+    if (source === frame.contentWindow && address.startsWith(origin + '/') && data.ready) resolve();
+  });
+  document.body.append(frame);
+})`;
+
+/** Remembers, as a promise, that a message comes. */
+const hear = `void (globalThis.heard = new Promise((resolve) => addEventListener('message', () => resolve())))`;
+
+/** Posts a ticket to the frame in a page: its answer. */
+const useFrame = `(origin, ticket) => new Promise((resolve) => {
+  addEventListener('message', (event) => { if (event.origin === origin) resolve(event.data); }, { once: true });
+  frames[0].postMessage({ ticket }, origin);
+})`;
+
+/** What a page does to open sockets at another origin, as the documentation has it. */
+function useSockets(page: Page, origin: string): Promise<unknown> {
+  return page.evaluate(`(${allowSockets})('${origin}')`);
+}
+
+const allowSockets = `async (origin) => {
+  const { ticket } = await (await fetch('/webauth/ticket', { method: 'POST' })).json();
+  const frame = document.createElement('iframe');
+  frame.hidden = true;
+  frame.src = origin + '/webauth/frame';
+  const answer = await new Promise((resolve, reject) => {
+    addEventListener('message', (event) => {
+      if (event.source !== frame.contentWindow || event.origin !== origin) return;
+      if (event.data.ready) frame.contentWindow.postMessage({ ticket }, origin);
+      else resolve(event.data);
+    });
+    setTimeout(() => reject(new Error('the frame did not answer')), 10_000);
+    document.body.append(frame);
+  });
+  frame.remove();
+  return answer;
+}`;
+
+/** Opens a socket, and says with which code it is closed. */
+function closeOf(page: Page, url: string): { readonly opened: Promise<unknown>; readonly code: Promise<number> } {
+  const opened = page.evaluate(`new Promise((resolve) => {
+    const socket = new WebSocket('${url.replace('https', 'wss')}');
+    globalThis.closing = new Promise((close) => { socket.onclose = ({ code }) => close(code); });
+    socket.onopen = () => resolve();
+  })`);
+  return { opened, code: opened.then(() => page.evaluate('closing')) };
+}
