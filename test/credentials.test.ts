@@ -362,6 +362,23 @@ describe('subprotocol (JEP 121)', () => {
     expect(request?.headers).not.toHaveProperty('sec-websocket-protocol');
   });
 
+  it.each([' ', ';', '.', '"', '\t'])(
+    'shows no token of a list whose separator is %j, and takes it for a wrong one',
+    async (separator) => {
+      const seen: unknown[] = [];
+      const authorise = (_: unknown, { headers, rawHeaders }: IncomingMessage) => seen.push(headers, rawHeaders) > 0;
+      site.accept({ path: '/with', credentials: ['subprotocol', 'cookie'], authorise });
+      site.accept({ path: '/without', authorise });
+      const { cookie } = await site.logIn();
+      const own = [`Origin: ${site.origin}`, `Cookie: webauth-session=${cookie}`];
+      const list = protocols([JUPYTER, await good()].join(separator));
+      expect(await knock(list, own, '/with')).toMatchObject({ status: 403, code: 'ERR_TOKEN_INVALID' });
+      expect((await knock(list, own, '/without')).text).not.toContain('ucwa_');
+      expect(seen).toHaveLength(2);
+      expect(JSON.stringify(seen)).not.toContain('ucwa_');
+    },
+  );
+
   it('leaves the application’s own protocols as they are', async () => {
     site.accept();
     const { cookie } = await site.logIn();

@@ -3,10 +3,10 @@ import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { WebSocket } from 'ws';
-import { WebauthError } from '../src/errors.js';
+import { AuthorisationError, WebauthError } from '../src/errors.js';
 import { MemoryStore } from '../src/session/memory.js';
 import type { Auth } from '../src/session/session.js';
-import { authenticateUpgrade } from '../src/websocket/index.js';
+import { acceptUpgrades, authenticateUpgrade } from '../src/websocket/index.js';
 import { clock, wls } from './site.js';
 import { frame, socketSite } from './sockets.js';
 
@@ -249,6 +249,15 @@ describe('rejection: close', () => {
     expect([code, reason.length <= 123, String(reason).includes('\uFFFD')]).toEqual([4403, true, false]);
   });
 
+  it('asks by HTTP for what only HTTP asks for, since browsers send no password before', async () => {
+    site.accept({ path: '/basic', rejection: 'close', credentials: ['basic'] });
+    site.accept({ path: '/both', rejection: 'close', credentials: ['basic', 'cookie'] });
+    const { status, challenges } = await site.refused('/basic', site.headers(undefined));
+    expect([status, challenges]).toEqual([401, [expect.stringMatching(/^Basic /)]]);
+    const [code] = await once(site.client('/both', { headers: site.headers(undefined) }), 'close');
+    expect(code).toBe(4401);
+  });
+
   it('answers by HTTP what is no handshake of a WebSocket', async () => {
     site.accept({ rejection: 'close' });
     const socket = site.connect([]);
@@ -256,6 +265,37 @@ describe('rejection: close', () => {
     socket.destroy();
     const answer = await site.raw(['Sec-WebSocket-Key: x']);
     expect(answer).toMatch(/^HTTP\/1\.1 400 /);
+  });
+});
+
+describe('a mistake of the application’s own listener', () => {
+  it('is left to it, and is no refusal of the socket, which is open', async () => {
+    const mistake = new AuthorisationError('ERR_PTAGS_REFUSED', 'thrown by the application');
+    const [server, thrown]: [EventEmitter, unknown[]] = [new EventEmitter(), []];
+    const pass = (...upgrade: unknown[]) => {
+      try {
+        server.emit('upgrade', ...upgrade);
+      } catch (error) {
+        thrown.push(error);
+      }
+    };
+    site.server.on('upgrade', pass);
+    site.afterwards(() => site.server.off('upgrade', pass));
+    for (const rejection of ['http', 'close'] as const) {
+      site.afterwards(acceptUpgrades(server, site.wss, site.waa, { path: `/${rejection}`, rejection }));
+    }
+    site.wss.on('connection', (socket: WebSocket) => {
+      socket.on('message', (data) => socket.send(`${data}`));
+      throw mistake;
+    });
+    const { cookie } = await site.logIn();
+    for (const path of ['/http', '/close']) {
+      const client = site.client(path, { headers: site.headers(cookie) });
+      await once(client, 'open');
+      client.send('still here');
+      expect(String((await once(client, 'message'))[0])).toBe('still here');
+      expect(thrown.splice(0)).toEqual([mistake]);
+    }
   });
 });
 
@@ -382,6 +422,27 @@ describe('renew', () => {
     await request.auth?.renew?.(await ticket());
     await site.open('/', site.headers(one.cookie));
     expect((await site.refused('/', site.headers(other.cookie))).status).toBe(429);
+  });
+
+  it('is not needed where requests keep the session in use: its sockets go on with it', async () => {
+    await site.waa.close();
+    site.waa = site.makeWAA({ inactiveTimeout: 60 });
+    site.accept();
+    const [busy, idle] = [await site.logIn(), await site.logIn()];
+    const [used, unused] = [
+      await site.open('/', site.headers(busy.cookie)),
+      await site.open('/', site.headers(idle.cookie)),
+    ];
+    clock.pass(40);
+    expect(site.waa.renew(site.waa.openSession(busy.cookie))).toBeDefined();
+    expect(used.request.auth?.expires).toEqual(new Date(clock.time + 60_000));
+    const closed = once(unused.client, 'close');
+    clock.pass(40);
+    expect((await closed)[1].toString()).toMatch(/^ERR_SESSION_IDLE: /);
+    expect(used.socket.readyState).toBe(WebSocket.OPEN);
+    const end = once(used.client, 'close');
+    clock.pass(40);
+    expect((await end)[1].toString()).toMatch(/^ERR_SESSION_IDLE: /);
   });
 
   it('is not written to logs or sent along', async () => {

@@ -83,7 +83,7 @@ function watch(waa: WAA, auth: Auth): (string | number)[] {
   waa.watch(
     auth,
     ({ code }) => told.push(code),
-    (expires) => told.push((expires.getTime() - began) / 1000),
+    ({ expires }) => told.push((expires.getTime() - began) / 1000),
   );
   return told;
 }

@@ -205,7 +205,7 @@ export class LiveSessions {
   postpone(name: string, endOf: (handle: Handle) => End | undefined): void {
     for (const watch of this.#watches.named(name)) {
       const end = endOf(watch.handle);
-      if (end && this.#watches.postpone(watch, end)) reporting(() => watch.onRenew?.(end.expires));
+      if (end && this.#watches.postpone(watch, end)) reporting(() => watch.onRenew?.(end));
     }
   }
 

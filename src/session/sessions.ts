@@ -265,7 +265,7 @@ export class Sessions {
   watch(auth: Auth, onEnd: OnEnd, onRenew?: OnRenew): () => void {
     // It may have been used since that was read.
     const { expires, expiresBecause } = this.#endAfter(auth, this.#renewals?.lastSeen(auth.sessionId)) ?? auth;
-    if (expires > auth.expires) onRenew?.(expires);
+    if (expires > auth.expires) onRenew?.({ expires, expiresBecause });
     return this.#live.watch(auth, expires, expiresBecause, onEnd, onRenew);
   }
 

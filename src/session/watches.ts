@@ -5,11 +5,11 @@ import type { Auth, EndsBecause } from './session.js';
 /** Called once, with why the session is over. */
 export type OnEnd = (error: SessionError) => void;
 
-/** Called whenever the session was renewed, with when it ends now. */
-export type OnRenew = (expires: Date) => void;
-
 /** When a session ends, and why then. */
 export type End = Pick<Auth, 'expires' | 'expiresBecause'>;
+
+/** Called whenever the session was renewed, with when it ends now. */
+export type OnRenew = (end: End) => void;
 
 /** Something that is to be told when a session ends, such as a socket. */
 export interface Watch {

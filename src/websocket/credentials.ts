@@ -151,11 +151,13 @@ function takeTokens(request: IncomingMessage): string[] {
   const before = `${TOKEN_PROTOCOL}.`;
   if (request.headers['sec-websocket-protocol']?.includes(before) !== true) return [];
   const offered = protocolsOf(request);
+  // Also out of a list that is put together wrongly; there it is no good one.
+  const tokens = offered.filter((one) => one.includes(before));
   setProtocols(
     request,
-    offered.filter((one) => !one.startsWith(before)),
+    offered.filter((one) => !tokens.includes(one)),
   );
-  return offered.filter((one) => one.startsWith(before)).map((one) => one.slice(before.length));
+  return tokens.map((one) => (one.startsWith(before) ? one.slice(before.length) : ''));
 }
 
 /** In all forms in which Node has them. */

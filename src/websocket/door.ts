@@ -53,14 +53,17 @@ export class Door<S extends Socket> {
     const taken = this.#gate.conceal(request);
     const { maxPending = 1000, credentials } = this.#options;
     if (this.#pending >= maxPending) return refuseUpgrade(socket, this.#gate.report(tooMany()));
+    let decided: Auth | Promise<Auth> | undefined;
     try {
-      if (credentials?.includes('firstMessage')) return this.#awaitTicket(request, socket, head);
-      const decided = this.#gate.decide(request, taken);
-      if (decided instanceof Promise) this.#wait(decided, request, socket, head);
-      else this.#admit(decided, request, socket, head);
+      if (credentials?.includes('firstMessage')) this.#gate.expect(request);
+      else decided = this.#gate.decide(request, taken);
     } catch (error) {
-      this.#refuse(error, request, socket, head);
+      return this.#refuse(error, request, socket, head);
     }
+    // What the application's listeners throw is no refusal.
+    if (decided === undefined) this.#awaitTicket(request, socket, head);
+    else if (decided instanceof Promise) this.#wait(decided, request, socket, head);
+    else this.#admit(decided, request, socket, head);
   };
 
   #wait(decided: Promise<Auth>, request: IncomingMessage, socket: Duplex, head: Buffer): void {
@@ -101,7 +104,6 @@ export class Door<S extends Socket> {
   }
 
   #awaitTicket(request: IncomingMessage, socket: Duplex, head: Buffer): void {
-    this.#gate.expect(request);
     this.#pending += 1;
     const settle = once(() => {
       this.#pending -= 1;

@@ -55,7 +55,7 @@ export class Sockets {
       this.#waa.watch(
         auth,
         (error) => closeSocket(ws, error),
-        (expires) => void Object.assign(auth, { expires }),
+        (end) => void Object.assign(auth, end),
       );
     let stop = watch();
     // The session may have ended while the handshake was on its way.
