@@ -1,5 +1,6 @@
 // Sends requests, from a process of its own, so that only what the server does is measured. Each message from the parent
-// is a batch: so many times the same request, over a few connections; the answer says whether all were answered as wanted.
+// is a batch: so many requests, the same one or one after the other of a list, over a few connections; the answer says
+// whether all were answered as wanted.
 import { once } from 'node:events';
 import { connect } from 'node:net';
 
@@ -28,10 +29,10 @@ async function requests({ port, request, answer }, more) {
 }
 
 /** Each on a connection of its own, which is closed when the server has agreed. */
-async function handshakes({ port, request, answer }, more) {
+async function handshakes({ port, request, requests = [], answer }, more) {
   while (more()) {
     const socket = await open(port);
-    const found = await exchange(socket, request, (text) => text.includes('\r\n\r\n'));
+    const found = await exchange(socket, requests.pop() ?? request, (text) => text.includes('\r\n\r\n'));
     if (!found.startsWith(answer.start)) throw new Error(`answered: ${found}`);
     socket.end();
     if (!socket.closed) await once(socket, 'close');

@@ -5,6 +5,7 @@ import { drawChart, format } from './chart.mjs';
 import { coreRatios, runCore, sizes } from './core.mjs';
 import { median } from './measure.mjs';
 import { runServed, servedRatios } from './served.mjs';
+import { closingRatios, holding, runClosing } from './sockets.mjs';
 
 process.env.NODE_ENV = 'development';
 
@@ -12,22 +13,26 @@ process.env.NODE_ENV = 'development';
 setTimeout(() => {
   console.error('It takes too long: something hangs.');
   process.exit(1);
-}, 230_000).unref();
+}, 280_000).unref();
 
 const started = Date.now();
 const { bytes, cookie } = await sizes();
 const core = await runCore();
 const served = await runServed();
-const ratios = [...coreRatios(core), ...servedRatios(served)];
+const closing = await runClosing();
+const held = await holding();
+const ratios = [...coreRatios(core), ...servedRatios(served), ...closingRatios(closing)];
 const goals = ratios.filter(({ goal }) => goal !== undefined);
 
 console.log(`Node ${process.version}, ${process.arch}. Medians of rounds in which all take turns.`);
-print('Microseconds of processor time', Object.entries({ ...core, ...served }).map(time));
+print('Microseconds of processor time', Object.entries({ ...core, ...served, ...closing }).map(time));
 print('Times as fast, and what was aimed at', goals.map(row));
 print('Times as fast, without a goal', ratios.filter(({ goal }) => goal === undefined).map(row));
 print('Sizes', [
   `${bytes.toFixed(0).padStart(8)}  below 200  bytes that a process keeps for each of 1,000,000 ended sessions`,
   `${String(cookie).padStart(8)}  below 400  characters of a session cookie with two ptags`,
+  `${(held.ours.bytes - held.bare.bytes).toFixed(0).padStart(8)}  below 1024 bytes of heap for each of ${held.open} open sockets, beyond the ${held.bare.bytes.toFixed(0)} of bare ws`,
+  `${held.ours.idle.toFixed(0).padStart(8)}             milliseconds of processor time in ${held.seconds} s with all of them idle; bare ws, which pings nobody: ${held.bare.idle.toFixed(0)}`,
 ]);
 console.log(`\nTook ${Math.round((Date.now() - started) / 1000)} s.`);
 if (process.argv.includes('--chart')) draw();

@@ -1,53 +1,28 @@
 // What is done for requests and handshakes: servers and the load are processes of their own, and each server says how
 // much processor time it spent on a batch.
-import { fork, spawnSync } from 'node:child_process';
-import { once } from 'node:events';
+import { spawnSync } from 'node:child_process';
+import { ask, endAll, hear, start } from './children.mjs';
+import { PROTOCOL, upgrade } from './handshake.mjs';
 import { compare, interleave } from './measure.mjs';
 
-const MOST = { rounds: 41, seconds: 60 };
+const MOST = { rounds: 41, seconds: 40 };
 const REQUESTS = 600;
 const HANDSHAKES = 200;
+/** How many tickets are made at a time: each is good for half a minute. */
+const TICKETS = 1000;
 /** How often each server is called before anything is measured: the compiler takes that long. */
 const WARM_UP = 15_000;
 /** Characters; Node takes headers of 16 KB. */
 const HEADER = 15_000;
 
-const here = (name) => new URL(name, import.meta.url);
-const children = [];
-
-function start(file, ...args) {
-  const child = fork(here(file), args, { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
-  children.push(child);
-  return child;
-}
-
-/** The child's next message. A child that ends instead has failed. */
-async function hear(child) {
-  const stop = new AbortController();
-  const { signal } = stop;
-  const ended = once(child, 'exit', { signal }).then(() => {
-    throw new Error(`${child.spawnargs.slice(1).join(' ')} ended`);
-  });
-  try {
-    const [message] = await Promise.race([once(child, 'message', { signal }), ended]);
-    if (message.error) throw new Error(`${child.spawnargs.slice(1).join(' ')}: ${message.error}`);
-    return message;
-  } finally {
-    ended.catch(() => {});
-    stop.abort();
-  }
-}
-
-async function ask(child, message) {
-  child.send(message);
-  return hear(child);
-}
-
-/** Requests a second of the server's processor time. */
-async function sample({ server, load, batch }) {
-  const before = await ask(server, 'spent');
-  await ask(load, batch);
-  const after = await ask(server, 'spent');
+/** Requests a second of the server's processor time. @param prepare makes what is sent, if that is another each time. */
+async function sample({ server, load, batch, prepare = async () => ({}) }) {
+  // Who has waited for its turn is slower at first.
+  await ask(load, { ...batch, count: batch.count / 2, ...(await prepare(batch.count / 2)) });
+  const whole = { ...batch, ...(await prepare(batch.count)) };
+  const before = await ask(server, ['spent']);
+  await ask(load, whole);
+  const after = await ask(server, ['spent']);
   return batch.count / ((after.spent - before.spent) / 1e6);
 }
 
@@ -59,15 +34,17 @@ const refused = { answer: { start: 'HTTP/1.1 401 ', end: '}' }, count: REQUESTS 
 const sockets = { answer: { start: 'HTTP/1.1 101 ', end: '' }, count: HANDSHAKES, upgrade: true };
 
 const get = (...headers) => ['GET / HTTP/1.1', 'Host: localhost:3000', ...headers, '', ''].join('\r\n');
-const upgrade = ({ origin, cookie }) =>
-  get(
-    'Connection: Upgrade',
-    'Upgrade: websocket',
-    'Sec-WebSocket-Version: 13',
-    'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==',
-    `Origin: ${origin}`,
-    `Cookie: ${cookie}`,
-  );
+
+/** What shows who a handshake is for, by the kind of credential. */
+const showing = {
+  cookie: ({ cookie }) => upgrade([`Cookie: ${cookie}`]),
+  bearer: ({ token }) => upgrade([`Authorization: Bearer ${token}`]),
+  subprotocol: ({ token }) => upgrade([`Sec-WebSocket-Protocol: ${PROTOCOL}, ${PROTOCOL}.${token}`]),
+  query: ({ ticket }) => upgrade([], `/?ticket=${ticket}`),
+};
+
+/** As long as a ticket, for a server that takes none. */
+const noTicket = 'a'.repeat(43);
 
 /** Cookie headers made to take a careless parser long. */
 const hostile = {
@@ -86,7 +63,7 @@ export async function runServed() {
   try {
     return await interleave(await contenders(), MOST);
   } finally {
-    for (const child of children) child.kill();
+    endAll();
   }
 }
 
@@ -106,12 +83,29 @@ async function contenders() {
       await add(`refusing ${kind}`, server, { ...refused, port, request: get(`Cookie: ${header}`) }, WARM_UP / 5);
     }
   }
-  for (const name of ['bare ws', 'acceptUpgrades']) {
-    const server = start('servers.mjs', name);
-    const told = await hear(server);
-    await add(name, server, { ...sockets, port: told.port, request: upgrade(told) });
+  for (const [kind, show] of Object.entries(showing)) {
+    const [bare, ours] = [start('servers.mjs', 'bare ws'), start('servers.mjs', 'acceptUpgrades', kind)];
+    const [{ port }, told] = [await hear(bare), await hear(ours)];
+    const request = show({ ...told, ticket: noTicket });
+    await add(`bare ws, ${kind}`, bare, { ...sockets, port, request }, WARM_UP / 3);
+    const name = `acceptUpgrades, ${kind}`;
+    if (kind === 'query') found[name] = await byTickets(ours, load, told.port);
+    else await add(name, ours, { ...sockets, port: told.port, request }, WARM_UP / 3);
   }
   return found;
+}
+
+/** Handshakes by a ticket each, which are made outside of the time that is measured. */
+async function byTickets(server, load, port) {
+  const prepare = async (count) => {
+    const { tickets } = await ask(server, ['tickets', count]);
+    return { requests: tickets.map((ticket) => showing.query({ ticket })) };
+  };
+  const batch = { ...sockets, port };
+  for (let done = 0; done < WARM_UP / 3; done += TICKETS) {
+    await ask(load, { ...batch, count: TICKETS, ...(await prepare(TICKETS)) });
+  }
+  return { sample: () => sample({ server, load, batch, prepare }) };
 }
 
 /** The rows of the table that these rates give. */
@@ -137,11 +131,13 @@ export function servedRatios(rates) {
       chart: 'require() / passport',
       note: 'express-session in memory, passport and passport-raven; the session was begun by login()',
     }),
-    compare(rates, 'acceptUpgrades', 'bare ws', {
-      goal: 0.75,
-      chart: 'ws handshake / bare ws',
-      note: 'on a connection each, sent the same headers',
-    }),
+    ...Object.keys(showing).map((kind) =>
+      compare(rates, `acceptUpgrades, ${kind}`, `bare ws, ${kind}`, {
+        goal: kind === 'cookie' ? 0.75 : 0.8,
+        chart: `ws by ${kind} / bare ws`,
+        note: `on a connection each, sent ${kind === 'query' ? 'as long a ticket' : 'the same headers'}`,
+      }),
+    ),
     ...Object.keys(hostile).map((kind) =>
       compare(rates, `refusing ${kind}`, 'refusing no session', { note: '15 KB of Cookie header against a few bytes' }),
     ),

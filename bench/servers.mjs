@@ -1,6 +1,7 @@
-// One server, in a process of its own: node bench/servers.mjs NAME. Says to its parent where it listens and what a client
-// that is logged in sends, and then, each time it is asked, how much processor time it has spent.
+// One server, in a process of its own: node bench/servers.mjs NAME, and what that takes. Says to its parent where it listens and what a client
+// that is logged in sends, and then does what it is told, by messages `[what, ...given]`: each is one of its tasks.
 import { spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer } from 'node:http';
 import express from 'express';
@@ -10,21 +11,95 @@ import passportRaven from 'passport-raven';
 import { WebSocketServer } from 'ws';
 import { webauth } from '../dist/express/index.js';
 import { createWAA } from '../dist/index.js';
+import { MemoryStore } from '../dist/session/memory.js';
+import { Sealer } from '../dist/session/seal.js';
+import { newSessionId, openSession, sealSession } from '../dist/session/session.js';
 import { acceptUpgrades } from '../dist/websocket/index.js';
 import { createWLS } from '../dist/wls/index.js';
-import { spent } from './measure.mjs';
+import { origin } from './handshake.mjs';
+import { collectAll, spent } from './measure.mjs';
 
-const origin = 'http://localhost:3000';
+/** How many tickets a session can have at a time. */
+const MAX_TICKETS = 16;
+/** How many sessions each person has where it does not matter: so few that none of them is ended with all others. */
+const EACH = 40;
 const greet = (principal) => `Hello, ${principal}.`;
 
 /** An application of ours, and the cookie of somebody who logged in to it. */
-async function ours(store) {
+async function ours(store = new MemoryStore()) {
   const wls = createWLS();
-  const waa = createWAA({ baseUrl: origin, wls: wls.profile, ...(store && { store }) });
+  const secret = randomBytes(32).toString('hex');
+  const waa = createWAA({ baseUrl: origin, wls: wls.profile, secret, store });
   const { location, nonce } = waa.startLogin('/');
   const { cookie } = await waa.finishLogin(wls.respond(location), nonce);
-  return { waa, cookie: `${waa.cookies.session}=${cookie}` };
+  return { waa, store, secret, sealed: cookie, cookie: `${waa.cookies.session}=${cookie}` };
 }
+
+/** Makes sessions like one that is there, each of a login of its own; a whole login for each would take too long. */
+function sessionMaker({ waa, store, secret, sealed }) {
+  const sealer = new Sealer([Buffer.from(secret, 'hex')], 'session', waa.cookies.session, origin, waa.cookies.path);
+  const first = openSession(sealer, sealed);
+  return async (principal) =>
+    sealSession(sealer, { ...first, id: newSessionId(), principal, login: await store.next() });
+}
+
+/** What the parent has done with sessions. */
+function sessionTasks(made) {
+  const { waa } = made;
+  const make = sessionMaker(made);
+  let round = 0;
+  let sessions = [];
+  const many = async (count, person) => {
+    const all = [];
+    for (let i = 0; i < count; i++) all.push(await make(person(i)));
+    return all;
+  };
+  return {
+    /** So many sessions, of one person or of many; the last that were made are those that are ended. */
+    async sessions(count, isOne = false) {
+      round += 1;
+      sessions = await many(count, isOne ? () => 'everybody' : (i) => `person${round}-${Math.floor(i / EACH)}`);
+      return { cookies: sessions.map((cookie) => `${waa.cookies.session}=${cookie}`) };
+    },
+
+    async tickets(count) {
+      const holders = await many(Math.ceil(count / MAX_TICKETS), () => 'test0001');
+      const tickets = [];
+      for (let i = 0; i < count; i++) tickets.push((await waa.makeTicket(holders[i % holders.length])).ticket);
+      return { tickets };
+    },
+
+    async endEach() {
+      const auths = sessions.map((cookie) => waa.openSession(cookie));
+      return closing(async () => {
+        for (const auth of auths) await waa.endSession(auth);
+      });
+    },
+
+    endAll: () => closing(() => waa.endSessions('everybody')),
+  };
+}
+
+/** Microseconds spent until all sockets are closed. */
+async function closing(close) {
+  collectAll();
+  let left = wss.clients.size;
+  const all = new Promise((resolve) => {
+    for (const socket of wss.clients) {
+      socket.once('close', () => {
+        left -= 1;
+        if (left === 0) resolve();
+      });
+    }
+  });
+  const before = spent();
+  await close();
+  await all;
+  return { spent: spent() - before };
+}
+
+/** What bare ws is to say: the same as ours. */
+const REASON = 'ERR_SESSION_REVOKED: the session was ended';
 
 async function guarded(store) {
   const { waa, cookie } = await ours(store);
@@ -90,27 +165,51 @@ const servers = {
     return { handler: app, logIn };
   },
 
+  /** Knows nobody, and is sent the same as ours. */
   async 'bare ws'() {
-    return { sockets: (server) => new WebSocketServer({ server }), cookie: (await ours()).cookie };
+    const endEach = () =>
+      closing(async () => {
+        for (const socket of wss.clients) socket.close(4401, REASON);
+      });
+    return { sockets: (server) => new WebSocketServer({ server }), tasks: { endEach } };
   },
 
-  async acceptUpgrades() {
-    const { waa, cookie } = await ours();
+  /** @param credential the one that it takes. */
+  async acceptUpgrades(credential) {
+    const made = await ours();
+    const { token } = await made.waa.tokens.create({
+      principal: 'test0001',
+      name: 'bench',
+      ttl: 3600,
+      ptags: ['current'],
+    });
     const sockets = (server) => {
       const wss = new WebSocketServer({ noServer: true });
-      acceptUpgrades(server, wss, waa);
+      acceptUpgrades(server, wss, made.waa, { credentials: [credential] });
       return wss;
     };
-    return { sockets, cookie };
+    return { sockets, cookie: made.cookie, token, tasks: sessionTasks(made) };
   },
 };
 
-const { handler, sockets, cookie, logIn } = await servers[process.argv[2]]();
+const {
+  handler,
+  sockets,
+  cookie = '',
+  token,
+  logIn,
+  tasks = {},
+} = await servers[process.argv[2]](...process.argv.slice(3));
 const server = createServer(handler).listen(0, '127.0.0.1');
 // A server that knows its sockets has somebody who listens.
-sockets?.(server).on('connection', (socket) => socket.on('error', () => {}));
+const wss = sockets?.(server).on('connection', (socket) => socket.on('error', () => {}));
 await once(server, 'listening');
 const { port } = server.address();
-process.on('message', () => process.send({ spent: spent() }));
+const known = {
+  spent: () => ({ spent: spent() }),
+  heap: () => ({ heap: collectAll() }),
+  ...tasks,
+};
+process.on('message', async ([what, ...given]) => process.send(await known[what](...given)));
 process.on('disconnect', () => process.exit());
-process.send({ port, origin, cookie: cookie ?? (await logIn(port)) });
+process.send({ port, token, cookie: logIn ? await logIn(port) : cookie });

@@ -276,7 +276,9 @@ function checkProfile(wls: Profile, desc: string | undefined, development: boole
   const { name, authUrl, logoutUrl = authUrl, keys, oldVersionPtags, requirePtags } = wls;
   const lists = [oldVersionPtags, requirePtags].every((list) => texts[0](list));
   if (!isText(name) || !isText(authUrl) || typeof keys?.get !== 'function' || !lists) {
-    throw new TypeError('the option wls is a login service: { name, authUrl, keys, oldVersionPtags, requirePtags }');
+    throw new TypeError(
+      'the option wls is a login service: { name, authUrl, keys, oldVersionPtags, requirePtags }; of createWLS(), its profile',
+    );
   }
   // Throws if these are no addresses to send people to, or `desc` cannot be sent.
   for (const address of [authUrl, logoutUrl])

@@ -29,7 +29,7 @@ export const origin: Rule = [
 /** Several of them. */
 export const originList: Rule = [
   (value) => Array.isArray(value) && value.every((item) => isText(item) && isOrigin(item)),
-  'is a list of origins such as https://example.cam.ac.uk',
+  'is a list of origins such as https://example.cam.ac.uk, without a slash at the end',
 ];
 
 /** An option that lets in fewer people: undefined, by a mistake somewhere else, it would let in more. */
@@ -50,7 +50,8 @@ export function checkOptions(of: string, options: object, rules: Readonly<Record
     const rule = Object.hasOwn(rules, name) ? rules[name] : undefined;
     if (!rule) throw new TypeError(`${of} has no option ${name}; it has: ${Object.keys(rules).join(', ')}`);
     const [test, needs, missing] = rule;
-    if (value === undefined ? missing !== undefined : !test(value)) throw new TypeError(`the option ${name} ${needs}`);
+    if (value !== undefined && !test(value)) throw new TypeError(`the option ${name} ${needs}`);
+    if (value === undefined && missing) throw new TypeError(`the option ${name} ${needs}; here it is undefined`);
   }
 }
 

@@ -349,6 +349,9 @@ export class WAA {
    * @param onRenew is told the new end, whenever the session was used on any process and so lasts longer than was known.
    */
   watch(auth: Auth, onEnd: OnEnd, onRenew?: OnRenew): () => void {
+    if (typeof auth?.sessionId !== 'string') {
+      throw new TypeError('watch() takes who is logged in: perhaps an await is missing before it');
+    }
     this.#checkOwn(auth);
     return this.#sessions.watch(auth, onEnd, onRenew);
   }
@@ -369,9 +372,17 @@ export class WAA {
     return this.cookies.path === '/' || isWithin(path, this.cookies.path);
   }
 
-  /** @throws SessionError if the session, which was open before, has ended meanwhile. */
-  recheck(auth: Auth): void {
-    this.#sessions.recheck(auth);
+  /**
+   * @param mark the store's, when the session was open.
+   * @throws SessionError if it has ended meanwhile.
+   */
+  recheck(auth: Auth, mark?: string): void {
+    this.#sessions.recheck(auth, mark);
+  }
+
+  /** Names the store as it is: with another mark it is another one. @throws SessionError if it is out of hearing. */
+  storeMark(): string {
+    return this.#sessions.mark();
   }
 
   /** The path if it is one on this origin of at most 2 KB, else that of the application. */

@@ -1,6 +1,7 @@
 import { EventEmitter, once } from 'node:events';
 import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
+import { constants, deflateRawSync } from 'node:zlib';
 import { describe, expect, it, vi } from 'vitest';
 import { type WebSocket, WebSocketServer } from 'ws';
 import type { LogEvent } from '../src/config.js';
@@ -122,21 +123,21 @@ describe('firstMessage', () => {
     expect(code).toBe(4408);
   });
 
-  it.each<[string, number, Buffer]>([
-    ['a frame of more than 1 KB', 4401, frame('x'.repeat(1017))],
-    ['a frame that says that it is long, and is not', 1009, Buffer.from([0x81, 0xff, 0, 0, 0, 1, 0, 0, 0, 0])],
-    ['a frame of 64 KB', 4401, Buffer.from([0x81, 0xfe, 0xff, 0xff])],
-    ['a part of a message', 4401, frame('a', { isFinal: false })],
-    ['the rest of a message', 1002, frame('a', { opcode: 0 })],
-    ['a ping', 4401, frame('', { opcode: 9 })],
-    ['a kind of frame that there is not', 1002, frame('', { opcode: 3 })],
-  ])('closes at once for %s, with %i', async (_, code, bytes) => {
+  it.each<[string, Buffer]>([
+    ['a frame of more than 1 KB', frame('x'.repeat(1017))],
+    ['a frame that says that it is long, and is not', Buffer.from([0x81, 0xff, 0, 0, 0, 1, 0, 0, 0, 0])],
+    ['a frame of 64 KB', Buffer.from([0x81, 0xfe, 0xff, 0xff])],
+    ['a part of a message', frame('a', { isFinal: false })],
+    ['the rest of a message', frame('a', { opcode: 0 })],
+    ['a ping', frame('', { opcode: 9 })],
+    ['a kind of frame that there is not', frame('', { opcode: 3 })],
+  ])('closes at once with 4401 for %s', async (_, bytes) => {
     site.accept({ credentials });
     const apart = [...bytes.subarray(0, 10)].map((byte) => Buffer.from([byte]));
     for (const pieces of [[bytes], [...apart, bytes.subarray(10)]]) {
       const { socket, closed } = await peer();
       for (const piece of pieces) if (socket.writable) socket.write(piece);
-      expect(await closed).toBe(code);
+      expect(await closed).toBe(4401);
     }
   });
 
@@ -185,6 +186,37 @@ describe('firstMessage', () => {
       client.terminate();
     },
   );
+
+  it('does not unpack what comes behind the ticket, nor break by it', async () => {
+    const own = new WebSocketServer({ noServer: true, perMessageDeflate: true });
+    const asked = new EventEmitter();
+    const authorise = () => new Promise<boolean>((resolve) => asked.emit('asked', resolve));
+    site.accept({ credentials, authorise, maxPending: 1 }, own);
+    const broken = Buffer.concat([deflateRawSync(Buffer.alloc(1_000_000)), Buffer.alloc(100, 0xff)]);
+    const packed = frame(broken.toString('latin1'), { encoding: 'latin1', packed: true });
+    for (let i = 0; i < 3; i++) {
+      const question = once(asked, 'asked');
+      const client = await peer(['Sec-WebSocket-Extensions: permessage-deflate']);
+      client.socket.write(Buffer.concat([frame(await ticket()), packed]));
+      const [allow] = (await question) as [(answer: boolean) => void];
+      const closed = new Promise((resolve) => client.held.once('close', resolve));
+      client.socket.resetAndDestroy();
+      await closed;
+      allow(true);
+    }
+    expect(own.clients.size).toBe(0);
+  });
+
+  it('takes no more for a ticket than a kilobyte, also unpacked', async () => {
+    const own = new WebSocketServer({ noServer: true, perMessageDeflate: true });
+    const take = vi.spyOn(site.waa, 'takeTicket');
+    site.accept({ credentials }, own);
+    const { socket, closed } = await peer(['Sec-WebSocket-Extensions: permessage-deflate']);
+    const packed = deflateRawSync(Buffer.alloc(500_000, 'x'), { finishFlush: constants.Z_SYNC_FLUSH }).subarray(0, -4);
+    socket.write(frame(packed.toString('latin1'), { encoding: 'latin1', packed: true }));
+    expect(await closed).toBe(4401);
+    expect(take).not.toHaveBeenCalled();
+  });
 
   it('refuses foreign origins by HTTP, whatever comes later, and lets in who says none', async () => {
     site.accept({ credentials });
@@ -251,9 +283,9 @@ async function ending(client: WebSocket): Promise<[code: number, reason: string]
 }
 
 /** A client that sends bytes of its own; with the server's side of it, and the code of the frame that closes it. */
-async function peer(): Promise<{ socket: Socket; held: Socket; closed: Promise<number> }> {
+async function peer(lines: string[] = []): Promise<{ socket: Socket; held: Socket; closed: Promise<number> }> {
   const connection = once(site.server, 'connection');
-  const socket = site.connect([]);
+  const socket = site.connect(lines);
   const [held] = (await connection) as [Socket];
   const [head] = (await once(socket, 'data')) as [Buffer];
   expect(String(head)).toMatch(/^HTTP\/1\.1 101 .*\r\n\r\n$/s);

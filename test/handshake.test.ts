@@ -6,6 +6,7 @@ import { WebSocket } from 'ws';
 import { AuthorisationError, WebauthError } from '../src/errors.js';
 import { MemoryStore } from '../src/session/memory.js';
 import type { Auth } from '../src/session/session.js';
+import type { Subscriber } from '../src/session/store.js';
 import { acceptUpgrades, authenticateUpgrade } from '../src/websocket/index.js';
 import { clock, wls } from './site.js';
 import { frame, socketSite } from './sockets.js';
@@ -299,6 +300,103 @@ describe('a mistake of the application’s own listener', () => {
   });
 });
 
+describe('what the application throws while somebody is let in later', () => {
+  it('is an error that nobody catches, as any other', async () => {
+    const before = process.listeners('uncaughtException');
+    process.removeAllListeners('uncaughtException');
+    site.afterwards(() => {
+      process.removeAllListeners('uncaughtException');
+      for (const listener of before) process.on('uncaughtException', listener);
+    });
+    site.accept({ path: '/asked', authorise: () => true });
+    site.accept({ path: '/late', credentials: ['firstMessage'] });
+    const mistake = new Error('of the application');
+    site.wss.on('connection', () => {
+      throw mistake;
+    });
+    const { cookie } = await site.logIn();
+    const thrown = once(process, 'uncaughtException');
+    const asked = site.client('/asked', { headers: site.headers(cookie) });
+    expect((await thrown)[0]).toBe(mistake);
+    const again = once(process, 'uncaughtException');
+    const late = site.client('/late');
+    await once(late, 'open');
+    late.send((await site.waa.makeTicket(cookie)).ticket);
+    expect((await again)[0]).toBe(mistake);
+    for (const client of [asked, late]) client.terminate();
+  });
+});
+
+describe('a session that is over', () => {
+  it('is heard no more by whoever listens anew', async () => {
+    site.accept();
+    const { auth, cookie } = await site.logIn();
+    const connection = once(site.wss, 'connection');
+    const client = site.connect([`Origin: ${site.origin}`, `Cookie: webauth-session=${cookie}`]);
+    const [socket] = (await connection) as [WebSocket];
+    const heard: string[] = [];
+    const listen = () => {
+      socket.once('message', (data) => {
+        heard.push(String(data));
+        listen();
+      });
+    };
+    listen();
+    client.write(frame('before'));
+    await vi.waitFor(() => expect(heard).toEqual(['before']));
+    await site.waa.endSession(auth);
+    const closed = once(socket, 'close');
+    listen();
+    client.write(frame('after'));
+    await closed;
+    expect(heard).toEqual(['before']);
+    client.destroy();
+  });
+
+  it('since the store has lost its memory is not let in, whoever is being asked meanwhile', async () => {
+    class Forgetful extends MemoryStore {
+      readonly subscribers: Subscriber[] = [];
+      #mark: string | undefined;
+      override async mark(): Promise<string> {
+        return this.#mark ?? super.mark();
+      }
+      override async subscribe(folder: string, subscriber: Subscriber): Promise<() => void> {
+        this.subscribers.push(subscriber);
+        return super.subscribe(folder, subscriber);
+      }
+      async forget(): Promise<void> {
+        this.#mark = 'another';
+        for (const subscriber of this.subscribers) await subscriber.missed();
+      }
+    }
+    const store = new Forgetful({ now: clock.now });
+    await site.waa.close();
+    site.waa = site.makeWAA({ store });
+    site.accept({ authorise: async () => store.forget().then(() => true) });
+    const { cookie } = await site.logIn();
+    expect(await site.refused('/', site.headers(cookie))).toMatchObject({ status: 403, code: 'ERR_SESSION_REVOKED' });
+  });
+});
+
+describe('somebody who was refused', () => {
+  it('is read no more by ws, which would keep and unpack what comes', async () => {
+    site.accept({ rejection: 'close', path: '/close' });
+    site.accept({ credentials: ['firstMessage'], path: '/late' });
+    for (const path of ['/close', '/late']) {
+      const connection = once(site.server, 'connection');
+      const client = site.connect([`Origin: ${site.origin}`], { path, more: [frame('no ticket')] });
+      const [held] = (await connection) as [Socket];
+      let text = '';
+      for await (const chunk of client) {
+        text += chunk;
+        if (text.includes('ERR_')) break;
+      }
+      expect([path, held.listenerCount('data')]).toEqual([path, 0]);
+      client.destroy();
+    }
+  });
+});
+
 describe('limits', () => {
   it('hold for each session and each person, until a socket is closed', async () => {
     site.accept({ maxPerSession: 2, maxPerPrincipal: 3 });
@@ -314,6 +412,38 @@ describe('limits', () => {
     await once(first.socket, 'close');
     await site.open('/', site.headers(other.cookie));
     expect(await site.refused('/', site.headers(other.cookie))).toMatchObject(full);
+  });
+
+  it('do not count a client that went away while it was looked at', async () => {
+    const word = new EventEmitter();
+    const authorise = () => {
+      word.emit('asked');
+      return new Promise<boolean>((resolve) => word.once('answer', resolve));
+    };
+    site.accept({ path: '/late', credentials: ['firstMessage'], maxPerPrincipal: 1, authorise });
+    site.accept({ path: '/asked', maxPerPrincipal: 1, authorise });
+    const { cookie } = await site.logIn();
+    for (const path of ['/late', '/asked']) {
+      for (const stays of [false, false, true]) {
+        const [connection, question] = [once(site.server, 'connection'), once(word, 'asked')];
+        const client = site.client(path, { headers: site.headers(cookie) }).on('error', () => {});
+        const [held] = (await connection) as [Socket];
+        const closed = new Promise((resolve) => held.once('close', resolve));
+        if (path === '/late') {
+          await once(client, 'open');
+          client.send((await site.waa.makeTicket(cookie)).ticket);
+        }
+        await question;
+        if (!stays) {
+          client.terminate();
+          await closed;
+        }
+        const opened = once(site.wss, 'connection');
+        word.emit('answer', true);
+        if (stays) await opened;
+      }
+    }
+    expect(site.wss.clients.size).toBe(2);
   });
 
   it('give back the place of a handshake that ws itself refuses', async () => {
@@ -398,6 +528,7 @@ describe('renew', () => {
       'ERR_TOKEN_INVALID',
     ],
     ['that is none', async () => 'x', 'ERR_TOKEN_INVALID'],
+    ['that is no text', async () => ({ toString: 1 }) as never, 'ERR_TOKEN_INVALID'],
     ['of somebody who may not enter any more', () => ticketOf({ ptags: [] }), 'ERR_PTAGS_REFUSED'],
   ])('changes nothing by a ticket %s', async (_, make, code) => {
     site.accept();
@@ -422,6 +553,27 @@ describe('renew', () => {
     await request.auth?.renew?.(await ticket());
     await site.open('/', site.headers(one.cookie));
     expect((await site.refused('/', site.headers(other.cookie))).status).toBe(429);
+  });
+
+  it('counts sockets that are renewed at the same time', async () => {
+    site.accept({ maxPerSession: 2 });
+    const [one, other] = [await site.logIn(), await site.logIn()];
+    const sockets = [await site.open('/', site.headers(one.cookie)), await site.open('/', site.headers(one.cookie))];
+    await site.open('/', site.headers(other.cookie));
+    const tickets = [await site.waa.makeTicket(other.cookie), await site.waa.makeTicket(other.cookie)];
+    const renewals = sockets.map(({ request }, i) => request.auth?.renew?.(tickets[i]?.ticket as string));
+    const [first, second] = await Promise.allSettled(renewals);
+    expect([first?.status, second?.status]).toEqual(['fulfilled', 'rejected']);
+  });
+
+  it('leaves nothing behind of a token', async () => {
+    site.accept({ credentials: ['bearer'] });
+    const made = { principal: 'test0001', name: 'a test', ttl: 60, scopes: ['live'], ptags: ['current'] };
+    const { token } = await site.waa.tokens.create(made);
+    const { request } = await site.open('/', { authorization: `Bearer ${token}` });
+    await request.auth?.renew?.(await ticketOf());
+    expect(request.auth).toMatchObject({ via: 'ticket', expiresBecause: 'maxLife' });
+    expect(request.auth?.scopes).toBeUndefined();
   });
 
   it('is not needed where requests keep the session in use: its sockets go on with it', async () => {

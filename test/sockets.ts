@@ -150,9 +150,21 @@ export function handshake(lines: string[], path = '/'): string {
   return `${[...fixed, ...lines].join('\r\n')}\r\n\r\n`;
 }
 
+interface FrameOptions {
+  readonly opcode?: number;
+  readonly isFinal?: boolean;
+  /** Whether it says of itself that it is compressed. */
+  readonly packed?: boolean;
+  readonly encoding?: BufferEncoding;
+}
+
 /** A frame as clients send them, with a mask that changes nothing. */
-export function frame(text: string, { opcode = 1, isFinal = true } = {}): Buffer {
-  const data = Buffer.from(text);
+export function frame(text: string, options: FrameOptions = {}): Buffer {
+  const { opcode = 1, isFinal = true, packed = false, encoding = 'utf8' } = options;
+  const data = Buffer.from(text, encoding);
   const length = data.length < 126 ? [data.length | 0x80] : [126 | 0x80, data.length >> 8, data.length & 0xff];
-  return Buffer.concat([Buffer.from([opcode | (isFinal ? 0x80 : 0), ...length, 0, 0, 0, 0]), data]);
+  return Buffer.concat([
+    Buffer.from([opcode | (isFinal ? 0x80 : 0) | (packed ? 0x40 : 0), ...length, 0, 0, 0, 0]),
+    data,
+  ]);
 }

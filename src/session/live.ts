@@ -424,7 +424,7 @@ export class LiveSessions {
 }
 
 /** Calls the application. A mistake there is reported as any that nobody catches, but only after others were told. */
-function reporting(call: () => void): void {
+export function reporting(call: () => void): void {
   try {
     call();
   } catch (mistake) {

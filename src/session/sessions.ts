@@ -159,7 +159,8 @@ export class Sessions {
   /** Makes what was said of one session be what is said of another. */
   adopt(auth: Auth, fresh: Auth): void {
     const whole = this.#whole.get(fresh);
-    Object.assign(auth, fresh);
+    // Only a token has scopes.
+    Object.assign(auth, { scopes: undefined }, fresh);
     if (whole) this.#whole.set(auth, whole);
     else this.#whole.delete(auth);
   }
@@ -206,8 +207,14 @@ export class Sessions {
     };
   }
 
-  /** @throws SessionError if the session, which was open before, has ended meanwhile. */
-  recheck(auth: Auth): void {
+  /** The store's mark. @throws SessionError if too little was heard of it. */
+  mark(): string {
+    return this.#live.mark();
+  }
+
+  /** @throws SessionError if the session, which was open before, when the store had that mark, has ended meanwhile. */
+  recheck(auth: Auth, mark?: string): void {
+    if (mark !== undefined && mark !== this.#live.mark()) throw revoked('the store of sessions has lost its memory');
     this.#live.mark();
     this.#checkLive(auth);
   }
@@ -266,7 +273,9 @@ export class Sessions {
     // It may have been used since that was read.
     const { expires, expiresBecause } = this.#endAfter(auth, this.#renewals?.lastSeen(auth.sessionId)) ?? auth;
     if (expires > auth.expires) onRenew?.({ expires, expiresBecause });
-    return this.#live.watch(auth, expires, expiresBecause, onEnd, onRenew);
+    // Who cannot be renewed is kept no longer than somebody needs it: there may be many watches.
+    const handle = this.#whole.has(auth) ? auth : handleOf(auth);
+    return this.#live.watch(handle, expires, expiresBecause, onEnd, this.#renewals && onRenew);
   }
 
   stop(): void {
@@ -328,7 +337,7 @@ export class Sessions {
   }
 
   #check(session: Session, via: Auth['via'], anchor: string): Auth {
-    if (session.wls !== this.#options.wls) throw revoked('it was begun with another login service');
+    if (session.wls !== this.#options.wls) throw revoked(`it was begun with another login service, ${session.wls}`);
     if (!this.#live.isOf(session.mark)) {
       throw revoked('the application was restarted, or its processes share no store');
     }
@@ -348,6 +357,10 @@ export class Sessions {
       throw storeAway();
     }
   }
+}
+
+function handleOf({ sessionId, group, wls, principal, login }: Auth): Handle {
+  return { sessionId, group, wls, principal, login };
 }
 
 function anchorOf(held: string | undefined): string {

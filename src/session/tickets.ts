@@ -45,11 +45,14 @@ export class Tickets {
 
   /** Uses a ticket up. @throws SessionError ERR_TOKEN_INVALID if it is none, or was used, or is too old. */
   async take(ticket: string): Promise<Session> {
-    const key = ticketShape.test(ticket) ? this.#key(ticket) : undefined;
+    const key = typeof ticket === 'string' && ticketShape.test(ticket) ? this.#key(ticket) : undefined;
     const kept = key === undefined ? undefined : await this.#store.take(key);
     const session = kept === undefined ? undefined : this.#open(kept, key);
     if (session === undefined) {
-      throw new SessionError('ERR_TOKEN_INVALID', `this is no ticket, or it was used, or is over ${TICKET_LIFE} s old`);
+      throw new SessionError(
+        'ERR_TOKEN_INVALID',
+        `this is no ticket (an API token begins with ucwa_), or it was used, or is over ${TICKET_LIFE} s old`,
+      );
     }
     this.#live.get(session.id)?.shift();
     return session;

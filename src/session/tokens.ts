@@ -121,7 +121,7 @@ export class Tokens {
   async open(token: string): Promise<Auth> {
     const { live, wls, now, ask } = this.#options;
     const mark = live.mark();
-    const handle = tokenShape.test(token) ? this.#handle(token) : '';
+    const handle = typeof token === 'string' && tokenShape.test(token) ? this.#handle(token) : '';
     const kept = handle === '' ? undefined : await ask(() => this.#read(handle));
     if (
       kept === undefined ||

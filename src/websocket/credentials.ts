@@ -132,6 +132,8 @@ function takeTickets(request: IncomingMessage): string[] {
   if (query === '') return [];
   const tickets: string[] = [];
   const others = query.split('&').filter((pair) => {
+    // Most are something else at the first glance, and there may be very many.
+    if (!/%|ticket/.test(pair)) return true;
     // By the name as whoever reads the address would understand it.
     const ticket = new URLSearchParams(pair).get('ticket');
     if (ticket !== null) tickets.push(ticket);
@@ -164,15 +166,26 @@ function takeTokens(request: IncomingMessage): string[] {
 function setProtocols(request: IncomingMessage, protocols: readonly string[]): void {
   const { headers, headersDistinct, rawHeaders } = request;
   const name = 'sec-websocket-protocol';
-  const others = rawHeaders.flatMap((text, i) =>
-    i % 2 === 1 || text.toLowerCase() === name ? [] : rawHeaders.slice(i, i + 2),
-  );
-  delete headers[name];
-  delete headersDistinct[name];
+  const others = withoutHeader(rawHeaders, name);
   request.rawHeaders = others;
-  if (protocols.length === 0) return;
+  if (protocols.length === 0) {
+    delete headers[name];
+    delete headersDistinct[name];
+    return;
+  }
+  // Not deleted before: objects that lose something are slow from then on.
   const value = protocols.join(', ');
   headers[name] = value;
   headersDistinct[name] = [value];
   others.push('Sec-WebSocket-Protocol', value);
+}
+
+/** Names and values in turn, without those of that name. */
+function withoutHeader(rawHeaders: readonly string[], name: string): string[] {
+  const others: string[] = [];
+  for (let i = 0; i < rawHeaders.length; i += 2) {
+    const [text, value] = [rawHeaders[i] as string, rawHeaders[i + 1] as string];
+    if (text.length !== name.length || text.toLowerCase() !== name) others.push(text, value);
+  }
+  return others;
 }

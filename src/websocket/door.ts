@@ -2,13 +2,14 @@ import type { EventEmitter } from 'node:events';
 import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { SessionError, WebauthError } from '../errors.js';
+import { reporting } from '../session/live.js';
 import type { Auth } from '../session/session.js';
 import type { WAA } from '../waa.js';
 import { withholdTokenProtocol } from './credentials.js';
 import { FirstMessage } from './first-message.js';
 import { Gate, type UpgradeOptions } from './gate.js';
 import { Held } from './held.js';
-import { closeSocket, isForHttp, refuseUpgrade, type Socket } from './refusal.js';
+import { isForHttp, refuseUpgrade, type Socket, turnAway } from './refusal.js';
 import { endBroken, type SocketOptions, Sockets } from './sockets.js';
 
 /** Where `ws` accepts sockets, and whose. */
@@ -60,7 +61,6 @@ export class Door<S extends Socket> {
     } catch (error) {
       return this.#refuse(error, request, socket, head);
     }
-    // What the application's listeners throw is no refusal.
     if (decided === undefined) this.#awaitTicket(request, socket, head);
     else if (decided instanceof Promise) this.#wait(decided, request, socket, head);
     else this.#admit(decided, request, socket, head);
@@ -73,8 +73,11 @@ export class Door<S extends Socket> {
       this.#pending -= 1;
       return held.release();
     };
-    this.#gate.withinDeadline(Promise.race([decided, held.gone])).then(
-      (auth) => this.#admit(auth, request, socket, settle()),
+    const gone = held.gone.catch((error) => {
+      throw this.#gate.report(error);
+    });
+    this.#gate.withinDeadline(Promise.race([decided, gone])).then(
+      (auth) => reporting(() => this.#admit(auth, request, socket, settle())),
       (error) => this.#refuse(error, request, socket, settle()),
     );
   }
@@ -98,8 +101,7 @@ export class Door<S extends Socket> {
     withholdTokenProtocol(request);
     this.#wss.handleUpgrade(request, socket, head, (ws) => {
       this.#hide(ws);
-      socket.resume();
-      closeSocket(ws, error);
+      turnAway(ws, socket, error);
     });
   }
 
@@ -118,16 +120,16 @@ export class Door<S extends Socket> {
   async #takeTicket(first: FirstMessage, ws: S, request: IncomingMessage, socket: Duplex): Promise<void> {
     try {
       const auth = await this.#gate.withinDeadline(this.#gate.decideMessage(first.ticket, request));
+      if (ws.readyState !== OPEN) return;
       this.#count(auth, socket);
       first.release();
-      ws.off('error', endBroken);
-      if (ws.readyState !== OPEN || !this.#sockets.open(ws, auth, request)) return;
+      if (!this.#sockets.open(ws, auth, request)) return;
     } catch (error) {
-      return closeSocket(ws, error);
+      first.forget();
+      return turnAway(ws, socket, error);
     }
     this.#wss.clients?.add(ws);
-    this.#wss.emit('connection', ws, request);
-    first.replay();
+    reporting(() => this.#wss.emit('connection', ws, request));
   }
 
   #count(auth: Auth, socket: Duplex): void {

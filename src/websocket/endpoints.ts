@@ -17,6 +17,9 @@ const endpoints = new WeakMap<EventEmitter, Set<Endpoint>>();
 /** Sends a server's upgrades of a path, or of all that no other endpoint before it takes, to a function. */
 export function addEndpoint(server: EventEmitter, path: string | undefined, upgrade: Upgrade): () => void {
   const known = endpoints.get(server) ?? listen(server);
+  if ([...known].some((other) => other.path === path)) {
+    throw new TypeError(`the server has sockets at ${path ?? 'every path'} already: give these a path of their own`);
+  }
   const endpoint = { path, upgrade };
   known.add(endpoint);
   return () => known.delete(endpoint);

@@ -2,21 +2,23 @@ import type { Duplex } from 'node:stream';
 import { SessionError } from '../errors.js';
 import type { Socket } from './refusal.js';
 
-/** Bytes that a client may send before it was said whose socket it is. */
+/** Bytes that are taken of a client before it was said whose socket it is. */
 const MOST = 1024;
-/** The longest header of a frame of that length, with its mask. */
-const HEADER = 8;
 
-/** What a client sends first. Its first frame has to be a ticket, whole; what comes after it waits. */
+type Reader = (this: Duplex, chunk: Buffer) => void;
+
+/**
+ * What a client sends first. Its first frame has to be a ticket, whole. It is all that ws gets to see until it is known
+ * whose socket this is: what comes after it waits where it is, unread.
+ */
 export class FirstMessage {
   /** @throws SessionError if it is none, or the client goes away. */
   readonly ticket: Promise<string>;
   readonly #ws: Socket;
   readonly #connection: Duplex;
-  readonly #later: [data: unknown, isBinary: boolean][] = [];
-  #start: Buffer = Buffer.alloc(0);
-  #received = 0;
-  #came = false;
+  /** Those of ws. */
+  readonly #readers: Reader[];
+  #bytes: Buffer = Buffer.alloc(0);
   #give = (_ticket: string): void => {};
   #fail = (_message: string): void => {};
 
@@ -27,45 +29,48 @@ export class FirstMessage {
       this.#give = resolve;
       this.#fail = (message) => reject(new SessionError('ERR_TOKEN_INVALID', message));
     });
-    // Before ws, which has begun to listen already, and would read a frame of any length.
-    connection.prependListener('data', this.#look);
+    this.#readers = connection.listeners('data') as Reader[];
+    connection.removeAllListeners('data').on('data', this.#read);
     ws.on('message', this.#take).once('close', this.#leave);
   }
 
   /** Lets the client go on. Whoever listens to the socket at the end of this turn misses nothing. */
   release(): void {
-    this.#connection.off('data', this.#look);
-    this.#ws.off('message', this.#take).off('close', this.#leave);
+    this.forget();
     this.#ws.resume();
   }
 
-  /** Gives what came after the ticket to those who listen now. */
-  replay(): void {
-    for (const [data, isBinary] of this.#later) this.#ws.emit('message', data, isBinary);
+  /** Looks at nothing more. */
+  forget(): void {
+    this.#connection.off('data', this.#read);
+    this.#ws.off('message', this.#take).off('close', this.#leave);
   }
 
-  /** Looks at the bytes of the first frame, as they come. */
-  readonly #look = (chunk: Buffer): void => {
-    this.#received += chunk.length;
-    if (this.#start.length < HEADER) {
-      this.#start = Buffer.concat([this.#start, chunk.subarray(0, HEADER - this.#start.length)]);
-    }
-    const length = frameLength(this.#start);
-    if (length > MOST) this.#fail('the first message has to be a ticket, in one frame');
-    else if (this.#received < length) return;
-    // Nothing more is read until it is known whose this is.
-    this.#connection.off('data', this.#look);
-    this.#ws.pause();
+  readonly #read = (chunk: Buffer): void => {
+    this.#bytes = Buffer.concat([this.#bytes, chunk]);
+    const length = frameLength(this.#bytes);
+    if (length > MOST) return this.#fail(notTicket);
+    if (this.#bytes.length >= length) this.#hand(this.#bytes.subarray(0, length), this.#bytes.subarray(length));
   };
 
-  readonly #take = (data: unknown, isBinary: boolean): void => {
-    if (this.#came) this.#later.push([data, isBinary]);
+  #hand(frame: Buffer, rest: Buffer): void {
+    const connection = this.#connection.off('data', this.#read);
+    this.#ws.pause();
+    if (rest.length > 0) connection.unshift(rest);
+    for (const reader of this.#readers) connection.on('data', reader);
+    for (const reader of this.#readers) reader.call(connection, frame);
+  }
+
+  readonly #take = (data: Buffer): void => {
+    // It may have been packed.
+    if (data.length > MOST) this.#fail(notTicket);
     else this.#give(String(data));
-    this.#came = true;
   };
 
   readonly #leave = (): void => this.#fail('the client went away without a ticket');
 }
+
+const notTicket = 'the first message has to be a ticket, in one frame';
 
 /**
  * The length of a client's frame, header and mask included, as far as its beginning says (RFC 6455, 5.2): at least so

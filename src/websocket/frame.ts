@@ -196,6 +196,7 @@ async function post(body) {
 }
 async function spend(ticket) {
   try {
+    if (typeof ticket !== 'string') throw { code: 'ERR_TOKEN_INVALID', message: 'the page has posted no ticket' };
     await post(ticket);
     await post('');
     return { ok: true };
@@ -204,8 +205,8 @@ async function spend(ticket) {
   }
 }
 addEventListener('message', async ({ source, origin, data }) => {
-  if (source !== parent || !allowed.includes(origin) || typeof data?.ticket !== 'string') return;
-  parent.postMessage(await spend(data.ticket), origin);
+  if (source !== parent || !allowed.includes(origin)) return;
+  parent.postMessage(await spend(data?.ticket), origin);
 });
 for (const origin of allowed) parent.postMessage({ ready: true }, origin);
 `;

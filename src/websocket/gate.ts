@@ -121,11 +121,7 @@ export class Gate {
     const { deadline = 10 } = this.#options;
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<never>((_, reject) => {
-      const error = new SessionError(
-        'ERR_DEADLINE',
-        `it took over ${deadline} s to find out whose socket this is to be`,
-      );
-      timer = setTimeout(() => reject(this.report(error)), deadline * 1000);
+      timer = setTimeout(() => reject(this.report(tooLate(deadline))), deadline * 1000);
     });
     return Promise.race([work, late]).finally(() => clearTimeout(timer));
   }
@@ -158,7 +154,9 @@ export class Gate {
       if (way.method.name !== 'subprotocol') withholdTokenProtocol(request);
       return { way, auth };
     }
-    const names = this.#ways.map(({ method }) => method.name).join(', ');
+    const names = this.#ways
+      .map(({ method }) => (method.name === 'query' ? 'query (?ticket=…)' : method.name))
+      .join(', ');
     throw refusedAs(
       this.#nothing,
       'ERR_SESSION_MISSING',
@@ -188,10 +186,13 @@ export class Gate {
     try {
       this.#waa.authorise(auth, this.#options);
       if (authorise === undefined) return auth;
+      const mark = this.#waa.storeMark();
       const says: unknown = await authorise(auth, request);
-      // The session may have ended meanwhile.
-      this.#waa.recheck(auth);
+      // The session may have ended meanwhile, or the store may have lost what it knew of it.
+      this.#waa.recheck(auth, mark);
       if (says === true) return auth;
+      if (says !== false)
+        this.#waa.log('error', 'refused', 'authorise() said neither true nor false: nobody is let in');
       throw new AuthorisationError('ERR_PRINCIPAL_REFUSED', `the application does not let ${auth.principal} in here`);
     } catch (error) {
       if (error instanceof WebauthError) whose.set(error, auth);
@@ -218,6 +219,10 @@ function isSafe({ socket }: IncomingMessage): boolean {
   const { localAddress } = socket;
   // A socket of the file system has no address.
   return localAddress === undefined || isLoopback(localAddress.replace(/^::ffff:/, ''));
+}
+
+function tooLate(deadline: number): SessionError {
+  return new SessionError('ERR_DEADLINE', `it took over ${deadline} s to find out whose socket this is to be`);
 }
 
 function refusedAs(handshake: Handshake, code: 'ERR_TOKEN_INVALID' | 'ERR_SESSION_MISSING', message: string) {

@@ -1,4 +1,4 @@
-import type { EventEmitter } from 'node:events';
+import { EventEmitter } from 'node:events';
 import type { IncomingMessage } from 'node:http';
 import {
   callable,
@@ -13,7 +13,7 @@ import {
   texts,
 } from '../options.js';
 import type { Auth } from '../session/session.js';
-import type { WAA } from '../waa.js';
+import { WAA } from '../waa.js';
 import { type Credential, methods, protocolsOf, TOKEN_PROTOCOL } from './credentials.js';
 import { type AcceptOptions, Door, type SocketServer } from './door.js';
 import { addEndpoint } from './endpoints.js';
@@ -39,6 +39,7 @@ export function acceptUpgrades<S extends Socket>(
   waa: WAA,
   options: AcceptOptions = {},
 ): () => void {
+  checkArguments(server, wss, waa);
   if (wss.options.noServer !== true) {
     throw new TypeError('make the WebSocketServer with { noServer: true }: otherwise it lets everybody in by itself');
   }
@@ -86,11 +87,29 @@ const gates = new WeakMap<WAA, WeakMap<UpgradeOptions, Gate>>();
 function gateOf(waa: WAA, options: UpgradeOptions): Gate {
   const known = gates.get(waa)?.get(options);
   if (known) return known;
+  checkWAA(waa);
   checkOptions('authenticateUpgrade', options, upgradeRules);
   checkUse(waa, options);
   const gate = new Gate(waa, options);
   gates.set(waa, (gates.get(waa) ?? new WeakMap()).set(options, gate));
   return gate;
+}
+
+/** Of what has no types: the likeliest mistakes, which would show at the first handshake only. */
+function checkArguments(server: unknown, wss: unknown, waa: unknown): void {
+  if (!(server instanceof EventEmitter)) {
+    throw new TypeError(
+      'acceptUpgrades(server, …): server is one of Node, which app.listen() returns; not the app itself',
+    );
+  }
+  if (typeof (wss as Partial<SocketServer<Socket>> | undefined)?.handleUpgrade !== 'function') {
+    throw new TypeError('acceptUpgrades(server, wss, …): wss is a WebSocketServer of the package ws');
+  }
+  checkWAA(waa);
+}
+
+function checkWAA(waa: unknown): void {
+  if (!(waa instanceof WAA)) throw new TypeError('the sockets need the waa that createWAA() returned');
 }
 
 /** What each option can be, and what only together. */

@@ -19,7 +19,7 @@ export class Limit {
   /** @throws SessionError ERR_LIMIT_REACHED */
   check(name: string): void {
     if ((this.#counts.get(name) ?? 0) < this.#most) return;
-    throw new SessionError('ERR_LIMIT_REACHED', `${this.#of} has ${this.#most} sockets open here, which is the most`);
+    throw new SessionError('ERR_LIMIT_REACHED', `${this.#of} has as many sockets open here as it may: ${this.#most}`);
   }
 
   add(name: string): void {

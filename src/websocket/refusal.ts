@@ -41,16 +41,27 @@ export function isForHttp({ code, handshake }: WebauthError): boolean {
   return code === 'ERR_ORIGIN_REFUSED' || code === 'ERR_PLAIN_REFUSED' || handshake?.always === true;
 }
 
-/** Closes a socket, with why. */
+/** Closes a socket whose session has ended, with why. */
 export function closeSocket(ws: Socket, error: unknown): void {
   const { closeCode, code, message } = error instanceof WebauthError ? error : { ...describe(error), closeCode: 1011 };
-  // What arrives before the peer has closed too is not from somebody who is logged in.
-  ws.removeAllListeners('message');
+  // What arrives before the peer has closed too is not from somebody who is logged in, whoever listens when.
+  ws.emit = emitNoMessage;
   // A reason is at most 123 bytes; ours are plain ASCII, but for what principals may hold.
   ws.close(closeCode, cut(`${code}: ${message}`, 123));
   // Where nothing was read just now: the peer's own close is.
   ws.resume();
   cutOff(ws);
+}
+
+/** Closes a socket that nobody was given, with why. What its peer sends is not even unpacked. */
+export function turnAway(ws: Socket, connection: Duplex, error: unknown): void {
+  closeSocket(ws, error);
+  // Nothing was sent before, so that the closing frame is on its way by now.
+  connection.removeAllListeners('data').resume().end();
+}
+
+function emitNoMessage(this: Socket, name: string | symbol, ...given: unknown[]): boolean {
+  return name !== 'message' && Object.getPrototypeOf(this).emit.call(this, name, ...given);
 }
 
 /** How long a peer may take to end the connection, once it was told to: milliseconds. */
@@ -64,7 +75,7 @@ let isTimed = false;
 export function cutOff(connection: Socket | Duplex): void {
   if (ending.has(connection)) return;
   ending.set(connection, performance.now() + LINGER);
-  connection.once('close', forget);
+  connection.on('close', forget);
   if (!isTimed) cutAfter(LINGER);
 }
 
@@ -100,8 +111,8 @@ function answer(socket: Duplex, text: string): void {
 function ignore(): void {}
 
 function cut(text: string, bytes: number): string {
+  if (Buffer.byteLength(text) <= bytes) return text;
   const encoded = Buffer.from(text);
-  if (encoded.length <= bytes) return text;
   // A character that was cut in two is left out.
   return encoded
     .subarray(0, bytes)

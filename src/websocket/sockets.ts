@@ -1,7 +1,8 @@
 import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
-import { AuthorisationError } from '../errors.js';
+import { AuthorisationError, SessionError } from '../errors.js';
 import type { Auth } from '../session/session.js';
+import type { OnEnd, OnRenew } from '../session/watches.js';
 import type { Requirements, WAA } from '../waa.js';
 import { Heartbeat } from './heartbeat.js';
 import { Limit } from './limits.js';
@@ -18,6 +19,12 @@ export interface SocketOptions extends Requirements {
 }
 
 const OPEN = 1;
+
+/** An open socket, and what ends the watch of its session. */
+interface Watched {
+  readonly ws: Socket;
+  stop: () => void;
+}
 
 /** The open sockets of one endpoint. Each lives as long as its session. */
 export class Sockets {
@@ -38,6 +45,8 @@ export class Sockets {
   /** Counts a connection until it is closed. @throws SessionError ERR_LIMIT_REACHED */
   count(auth: Auth, connection: Duplex): void {
     if (!this.#principals.isSet && !this.#sessions.isSet) return;
+    // Its end was told already.
+    if (connection.destroyed) throw new SessionError('ERR_DEADLINE', 'the client went away before it was let in');
     this.#principals.check(auth.principal);
     this.#sessions.check(auth.sessionId);
     this.#principals.add(auth.principal);
@@ -51,40 +60,48 @@ export class Sockets {
   /** Has a socket live as long as its session. @returns whether it is open still. */
   open(ws: Socket, auth: Auth, request: IncomingMessage): boolean {
     ws.on('error', endBroken);
-    const watch = () =>
-      this.#waa.watch(
-        auth,
-        (error) => closeSocket(ws, error),
-        (end) => void Object.assign(auth, end),
-      );
-    let stop = watch();
+    const watched = { ws, stop: this.#watch(ws, auth) };
     // The session may have ended while the handshake was on its way.
-    if (ws.readyState !== OPEN) return false;
-    const slot = this.#heartbeat.add(ws);
-    ws.once('close', () => {
-      stop();
-      this.#heartbeat.remove(ws, slot);
-    });
-    const renew = async (ticket: string) => {
-      const fresh = await this.#checkRenewal(auth, ticket);
-      if (ws.readyState !== OPEN) return;
-      stop();
-      this.#adopt(auth, fresh);
-      stop = watch();
-    };
+    if (ws.readyState !== OPEN) {
+      watched.stop();
+      return false;
+    }
+    this.#leaveAtClose(watched);
     // Not listed among what it says, since it is nothing to be written to a log or sent.
+    const renew = (ticket: string) => this.#renew(watched, auth, ticket);
     request.auth = Object.defineProperty(auth, 'renew', { value: renew });
     return true;
   }
 
-  async #checkRenewal(auth: Auth, ticket: string): Promise<Auth> {
+  // Functions that last as long as the socket are each made where nothing else is in scope: what is, they keep in memory.
+
+  #watch(ws: Socket, auth: Auth): () => void {
+    return this.#waa.watch(auth, closer(ws), extender(auth));
+  }
+
+  #leaveAtClose(watched: Watched): void {
+    const slot = this.#heartbeat.add(watched.ws);
+    watched.ws.on('close', () => {
+      watched.stop();
+      this.#heartbeat.remove(watched.ws, slot);
+    });
+  }
+
+  async #renew(watched: Watched, auth: Auth, ticket: string): Promise<void> {
     const fresh = await this.#waa.takeTicket(ticket);
+    if (watched.ws.readyState !== OPEN) return;
+    this.#checkRenewal(auth, fresh);
+    watched.stop();
+    this.#adopt(auth, fresh);
+    watched.stop = this.#watch(watched.ws, auth);
+  }
+
+  #checkRenewal(auth: Auth, fresh: Auth): void {
     if (fresh.principal !== auth.principal) {
       throw new AuthorisationError('ERR_PRINCIPAL_REFUSED', 'the ticket is of somebody else than the socket');
     }
     this.#waa.authorise(fresh, this.#who);
     if (fresh.sessionId !== auth.sessionId) this.#sessions.check(fresh.sessionId);
-    return fresh;
   }
 
   #adopt(auth: Auth, fresh: Auth): void {
@@ -92,6 +109,14 @@ export class Sockets {
     this.#sessions.add(fresh.sessionId);
     this.#waa.adopt(auth, fresh);
   }
+}
+
+function closer(ws: Socket): OnEnd {
+  return (error) => closeSocket(ws, error);
+}
+
+function extender(auth: Auth): OnRenew {
+  return (end) => void Object.assign(auth, end);
 }
 
 /** A broken frame is an `error`, upon which ws closes; without a listener it would end the process. */
