@@ -8,7 +8,9 @@ import { parseResponse, signedPart } from '../dist/response.js';
 import { Ended } from '../dist/session/ended.js';
 import { forgeEngine, opensslEngine } from '../dist/signature.js';
 import { createWLS } from '../dist/wls/index.js';
+import { origin } from './handshake.mjs';
 import { bySpeed, collectAll, compare, inProcess, interleave } from './measure.mjs';
+import { sessionMaker } from './sessions.mjs';
 
 const MOST = { rounds: 31, seconds: 25 };
 
@@ -96,9 +98,9 @@ function* ended(count) {
 /** A session check in a process that knows of so many ended sessions. */
 async function checkBeside(count) {
   const store = new Telling();
-  const { waa, cookie } = await session({ store });
+  const made = await session({ store });
   for (const entry of ended(count)) store.tell(entry);
-  return { waa, check: () => waa.openSession(cookie).principal === 'test0001' };
+  return { waa: made.waa, check: await opening(made) };
 }
 
 /** Bytes that a process keeps for each ended session, and characters of a session cookie with two ptags. */
@@ -115,10 +117,26 @@ export async function sizes() {
 /** A session, its cookie, and what opens the cookie. */
 async function session(config = {}, overrides = {}) {
   const wls = createWLS();
-  const waa = createWAA({ baseUrl: 'http://localhost:3000', wls: wls.profile, ...config });
+  const made = { secret: randomBytes(32).toString('hex'), store: new MemoryStore(), ...config };
+  const waa = createWAA({ baseUrl: origin, wls: wls.profile, ...made });
   const { location, nonce } = waa.startLogin('/');
   const { cookie, auth } = await waa.finishLogin(wls.respond(location, overrides), nonce);
-  return { waa, cookie, auth };
+  return { waa, cookie, auth, ...made };
+}
+
+/** So many that none of them is remembered when it comes again. */
+const COOKIES = 2500;
+
+/** Opens cookies of as many sessions, each for the first time in a while. */
+async function opening({ cookie, ...made }) {
+  const make = sessionMaker({ ...made, sealed: cookie });
+  const cookies = [];
+  while (cookies.length < COOKIES) cookies.push(await make('test0001'));
+  let next = 0;
+  return () => {
+    next = (next + 1) % COOKIES;
+    return made.waa.openSession(cookies[next]).principal === 'test0001';
+  };
 }
 
 /** Opens as many bytes as the cookie seals, and does nothing else. */
@@ -146,7 +164,8 @@ async function ironOpen(auth) {
 
 /** Operations per second of processor time, by name and round. */
 export async function runCore() {
-  const { waa, cookie, auth } = await session();
+  const made = await session();
+  const { waa, cookie, auth } = made;
   const [few, many] = [await checkBeside(100), await checkBeside(MANY)];
   const runs = {
     verifyResponse: () => verifyResponse(encoded, expected).principal === 'test0001',
@@ -155,7 +174,8 @@ export async function runCore() {
     'passport-raven': passportCheck(),
     ...named(malformed),
     ...named(worst),
-    'opening a session cookie': () => waa.openSession(cookie).principal === 'test0001',
+    'opening a session cookie': await opening(made),
+    'the same cookie again': () => waa.openSession(cookie).principal === 'test0001',
     'bare AES-256-GCM': bareOpen(cookie),
     'session check beside 100 ended': few.check,
     'session check beside 1,000,000 ended': many.check,
@@ -210,6 +230,7 @@ export function coreRatios(rates) {
       chart: 'open cookie / iron-session',
       note: 'version 8, unsealing the same facts',
     }),
+    compare(rates, 'the same cookie again', opening, { note: 'which is known from the last time' }),
     compare(rates, 'session check beside 1,000,000 ended', 'session check beside 100 ended', {
       goal: 0.77,
       chart: '10⁶ ended sessions / 100',

@@ -12,12 +12,11 @@ import { WebSocketServer } from 'ws';
 import { webauth } from '../dist/express/index.js';
 import { createWAA } from '../dist/index.js';
 import { MemoryStore } from '../dist/session/memory.js';
-import { Sealer } from '../dist/session/seal.js';
-import { newSessionId, openSession, sealSession } from '../dist/session/session.js';
 import { acceptUpgrades } from '../dist/websocket/index.js';
 import { createWLS } from '../dist/wls/index.js';
 import { origin } from './handshake.mjs';
 import { collectAll, spent } from './measure.mjs';
+import { sessionMaker } from './sessions.mjs';
 
 /** How many tickets a session can have at a time. */
 const MAX_TICKETS = 16;
@@ -33,14 +32,6 @@ async function ours(store = new MemoryStore()) {
   const { location, nonce } = waa.startLogin('/');
   const { cookie } = await waa.finishLogin(wls.respond(location), nonce);
   return { waa, store, secret, sealed: cookie, cookie: `${waa.cookies.session}=${cookie}` };
-}
-
-/** Makes sessions like one that is there, each of a login of its own; a whole login for each would take too long. */
-function sessionMaker({ waa, store, secret, sealed }) {
-  const sealer = new Sealer([Buffer.from(secret, 'hex')], 'session', waa.cookies.session, origin, waa.cookies.path);
-  const first = openSession(sealer, sealed);
-  return async (principal) =>
-    sealSession(sealer, { ...first, id: newSessionId(), principal, login: await store.next() });
 }
 
 /** What the parent has done with sessions. */

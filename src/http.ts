@@ -51,15 +51,20 @@ const schemes = {
   basic: { offered: /^basic\b/i, whole: /^basic +(\S+)$/i },
 };
 
-/** Whether something is offered under that scheme, in whatever form. Of several lines Node's `headers` keep the first. */
-export function offersScheme({ headers, headersDistinct }: IncomingMessage, scheme: keyof typeof schemes): boolean {
-  if (headers.authorization === undefined) return false;
-  return headersDistinct['authorization']?.some((line) => schemes[scheme].offered.test(line)) === true;
+/** The lines of Authorization, as they came: Node's `headers` keep the first. */
+export function authorizationLines({ headers, rawHeaders }: IncomingMessage): string[] {
+  if (headers.authorization === undefined) return [];
+  return rawHeaders.filter((_, i) => i % 2 === 1 && rawHeaders[i - 1]?.toLowerCase() === 'authorization');
+}
+
+/** Whether something is offered under that scheme, in whatever form. */
+export function offersScheme(request: IncomingMessage, scheme: keyof typeof schemes): boolean {
+  return authorizationLines(request).some((line) => schemes[scheme].offered.test(line));
 }
 
 /** What is offered; empty where it has another form. @throws SessionError if there is more than one Authorization. */
-export function readScheme({ headersDistinct }: IncomingMessage, scheme: keyof typeof schemes): string {
-  const given = headersDistinct['authorization'] ?? [];
+export function readScheme(request: IncomingMessage, scheme: keyof typeof schemes): string {
+  const given = authorizationLines(request);
   if (given.length === 1) return schemes[scheme].whole.exec(given[0] as string)?.[1] ?? '';
   throw new SessionError('ERR_TOKEN_INVALID', 'the request has more than one Authorization');
 }
@@ -92,8 +97,9 @@ export function withOwn(own: ReadonlySet<string>, others: readonly string[] = []
  * @throws AuthorisationError if it is another one, `null`, doubled, or missing.
  */
 export function checkOrigin(request: IncomingMessage, allowed: ReadonlySet<string>): void {
+  // Node joins several lines by commas, which no origin has.
+  if (allowed.has(request.headers.origin ?? '')) return;
   const origins = request.headersDistinct['origin'] ?? [];
-  if (origins.length === 1 && allowed.has(origins[0] as string)) return;
   const found = ['no Origin', 'another Origin'][origins.length] ?? 'more than one Origin';
   throw new AuthorisationError('ERR_ORIGIN_REFUSED', `the request has ${found}; allowed: ${[...allowed].join(', ')}`);
 }

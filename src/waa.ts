@@ -243,7 +243,7 @@ export class WAA {
    * Uses a ticket up, and says whose it was.
    * @throws SessionError if it is no ticket, or was used, or is too old, or its session is over.
    */
-  async takeTicket(ticket: string): Promise<Auth> {
+  takeTicket(ticket: string): Promise<Auth> {
     return this.#sessions.takeTicket(ticket);
   }
 
@@ -329,7 +329,7 @@ export class WAA {
    * Says whose API token it is.
    * @throws SessionError if it is none, or was revoked, or is over; AuthorisationError if its person is blocked.
    */
-  async openToken(token: string): Promise<Auth> {
+  openToken(token: string): Promise<Auth> {
     return this.#sessions.tokens.open(token);
   }
 

@@ -59,7 +59,7 @@ export class Ended {
 
   has({ sessionId, group, wls, principal, login }: Handle): boolean {
     const isToken = login === Number.POSITIVE_INFINITY;
-    if (isToken ? this.#tokens.has(digest(sessionId)) : this.#hasSession(sessionId, group)) return true;
+    if (isToken ? this.hasToken(sessionId) : this.#hasSession(sessionId, group)) return true;
     if (!isToken && login > this.#latest) this.#latest = login;
     // Most sessions are younger than all cuts, and most people are not blocked.
     if (login >= this.#highest && this.#held.cut.size === 0 && !this.#anyBlocked) return false;
@@ -68,9 +68,8 @@ export class Ended {
     return this.#held.cut.has(person) && !isToken;
   }
 
-  /** @param name the hash of a token's handle. */
-  hasToken(name: string): boolean {
-    return this.#tokens.has(name);
+  hasToken(handle: string): boolean {
+    return this.#tokens.size > 0 && this.#tokens.has(digest(handle));
   }
 
   /** @param name the hash of an anchor. */

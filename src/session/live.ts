@@ -127,7 +127,7 @@ export class LiveSessions {
   }
 
   isTokenEnded(handle: string): boolean {
-    return this.#ended.hasToken(digest(handle));
+    return this.#ended.hasToken(handle);
   }
 
   /** @param group the hash of an anchor. */

@@ -158,6 +158,8 @@ export function unpackSession(packed: string): Session {
   const [id, principal, ptags, auth, sso, wls, login, issue, loggedIn, lastSeen, expires, because, mark, anchor] =
     JSON.parse(packed);
   const times = { issue, loggedIn: issue + loggedIn, lastSeen: issue + lastSeen, expires: issue + expires };
+  // It may be kept, and the application is given them.
+  for (const list of [ptags, sso]) Object.freeze(list);
   return { id, principal, ptags, auth, sso, wls, login, ...times, because, mark, anchor };
 }
 

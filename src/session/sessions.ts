@@ -6,6 +6,7 @@ import type { Handle } from './ended.js';
 import { SessionList } from './list.js';
 import { LiveSessions } from './live.js';
 import { expired, revoked, storeAway } from './over.js';
+import { Recent } from './recent.js';
 import { Renewals } from './renewals.js';
 import type { Sealer } from './seal.js';
 import {
@@ -73,6 +74,8 @@ export class Sessions {
   readonly list: SessionList | undefined;
   readonly #options: SessionsOptions;
   readonly #sealer: Sealer;
+  /** What cookies hold that came lately: a browser sends the same one again and again. Whether it is live is another question. */
+  readonly #recent = new Recent<Session>();
   readonly #live: LiveSessions;
   readonly #tickets: Tickets;
   /** Of those that may end before what was settled at the login, all that their cookies say. */
@@ -195,11 +198,11 @@ export class Sessions {
 
   /** They open without the anchor, as tickets do: it is for cookies that a neighbour can plant. */
   socketCookies(name: string, origin: string): SocketCookies {
-    const sealer = this.#options.sealerOf('socket', name, origin);
+    const [sealer, recent] = [this.#options.sealerOf('socket', name, origin), new Recent<Session>()];
     return {
       take: async (ticket) => sealSession(sealer, (await this.#take(ticket)).session),
       open: (cookie) => {
-        const session = this.#read(cookie, sealer);
+        const session = this.#read(cookie, sealer, recent);
         // That is made once; the session's own cookie goes on saying when it was used.
         const lastSeen = Math.max(session.lastSeen, this.#renewals?.lastSeen(session.id) ?? 0);
         return this.#check({ ...session, lastSeen }, 'cookie', session.anchor);
@@ -324,11 +327,15 @@ export class Sessions {
     return { session, auth: this.#check(session, 'ticket', session.anchor) };
   }
 
-  #read(cookie: string | undefined, sealer = this.#sealer): Session {
+  #read(cookie: string | undefined, sealer = this.#sealer, recent = this.#recent): Session {
     if (cookie === undefined) throw new SessionError('ERR_SESSION_MISSING', 'nobody is logged in');
     // Without the store nothing can be said of any session.
     this.#live.mark();
-    return openSession(sealer, cookie);
+    const known = recent.get(cookie);
+    if (known) return known;
+    const session = openSession(sealer, cookie);
+    recent.set(cookie, session);
+    return session;
   }
 
   #checkLive(auth: Auth): void {

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { digest } from '../digest.js';
 import { SessionError } from '../errors.js';
 import { Pace } from './pace.js';
+import { Recent } from './recent.js';
 import type { Sealer } from './seal.js';
 import { packSession, type Session, unpackSession } from './session.js';
 import type { Store } from './store.js';
@@ -9,6 +10,13 @@ import type { Store } from './store.js';
 /** How long a ticket can be used: seconds. */
 const TICKET_LIFE = 30;
 const MAX_LIVE = 16;
+
+/** What a ticket is, as the store keeps it. `expires` is in milliseconds. */
+interface Made {
+  readonly key: string;
+  readonly expires: number;
+  readonly session: Session;
+}
 
 /**
  * Single-use stand-ins for a session cookie, where a cookie cannot be sent. The store keeps their hashes, and what they
@@ -22,6 +30,8 @@ export class Tickets {
   /** When the tickets of each session made here end: milliseconds, in order. */
   readonly #live = new Map<string, number[]>();
   readonly #pruning = new Pace(TICKET_LIFE * 1000);
+  /** What was sealed here lately need not be opened: in the store it is the same to the letter. */
+  readonly #made = new Recent<Made>();
 
   /** @param place whose tickets they are: one of another application is none here, though it may share the store. */
   constructor(store: Store, now: () => Date, sealer: Sealer, place: string) {
@@ -38,8 +48,9 @@ export class Tickets {
     const ticket = randomBytes(32).toString('base64url');
     const key = this.#key(ticket);
     // With its key and its end: who can write to the store may put it in another place, or keep it for longer.
-    const kept = [key, expires.getTime(), packSession(session)];
-    await this.#store.put(key, this.#sealer.seal(JSON.stringify(kept)), expires);
+    const sealed = this.#sealer.seal(JSON.stringify([key, expires.getTime(), packSession(session)]));
+    this.#made.set(sealed, { key, expires: expires.getTime(), session });
+    await this.#store.put(key, sealed, expires);
     return { ticket, expires };
   }
 
@@ -59,11 +70,17 @@ export class Tickets {
   }
 
   #open(kept: string, key: string | undefined): Session | undefined {
+    const made = this.#made.get(kept) ?? this.#unseal(kept);
+    const isGood = made !== undefined && made.key === key && made.expires > this.#now().getTime();
+    return isGood ? made.session : undefined;
+  }
+
+  #unseal(kept: string): Made | undefined {
     const opened = this.#sealer.open(kept);
     // Whatever is in the store, we did not seal it as a ticket.
     if (typeof opened === 'string') return undefined;
-    const [its, expires, packed] = JSON.parse(opened.text);
-    return its === key && expires > this.#now().getTime() ? unpackSession(packed) : undefined;
+    const [key, expires, packed] = JSON.parse(opened.text);
+    return { key, expires, session: unpackSession(packed) };
   }
 
   #count(id: string, expires: number): void {

@@ -96,7 +96,7 @@ function openOnly(offered: readonly string[], open: (one: string) => Promise<Aut
   return open(only);
 }
 
-async function openEither(waa: WAA, text: string): Promise<Auth> {
+function openEither(waa: WAA, text: string): Promise<Auth> {
   return text.startsWith('ucwa_') ? waa.openToken(text) : waa.takeTicket(text);
 }
 
@@ -162,30 +162,20 @@ function takeTokens(request: IncomingMessage): string[] {
   return tokens.map((one) => (one.startsWith(before) ? one.slice(before.length) : ''));
 }
 
-/** In all forms in which Node has them. */
+/** In all forms in which Node has them. Those of several lines are in the first; the others stay, empty. */
 function setProtocols(request: IncomingMessage, protocols: readonly string[]): void {
-  const { headers, headersDistinct, rawHeaders } = request;
-  const name = 'sec-websocket-protocol';
-  const others = withoutHeader(rawHeaders, name);
-  request.rawHeaders = others;
-  if (protocols.length === 0) {
-    delete headers[name];
-    delete headersDistinct[name];
-    return;
+  const { headers, rawHeaders } = request;
+  let value = protocols.join(', ');
+  if (value === '') delete headers[NAME];
+  else headers[NAME] = value;
+  for (let i = 0; i < rawHeaders.length; i += 2) {
+    const name = rawHeaders[i] as string;
+    if (name.length !== NAME.length || name.toLowerCase() !== NAME) continue;
+    rawHeaders[i + 1] = value;
+    value = '';
   }
-  // Not deleted before: objects that lose something are slow from then on.
-  const value = protocols.join(', ');
-  headers[name] = value;
-  headersDistinct[name] = [value];
-  others.push('Sec-WebSocket-Protocol', value);
+  // Node makes it anew, from what is there then. (By its types it cannot be undefined.)
+  (request as { headersDistinct: unknown }).headersDistinct = undefined;
 }
 
-/** Names and values in turn, without those of that name. */
-function withoutHeader(rawHeaders: readonly string[], name: string): string[] {
-  const others: string[] = [];
-  for (let i = 0; i < rawHeaders.length; i += 2) {
-    const [text, value] = [rawHeaders[i] as string, rawHeaders[i + 1] as string];
-    if (text.length !== name.length || text.toLowerCase() !== name) others.push(text, value);
-  }
-  return others;
-}
+const NAME = 'sec-websocket-protocol';

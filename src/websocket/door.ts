@@ -67,16 +67,16 @@ export class Door<S extends Socket> {
   };
 
   #wait(decided: Promise<Auth>, request: IncomingMessage, socket: Duplex, head: Buffer): void {
-    const held = new Held(socket, head);
+    const held = new Held(socket, head, this.#gate.deadline);
     this.#pending += 1;
     const settle = () => {
       this.#pending -= 1;
       return held.release();
     };
-    const gone = held.gone.catch((error) => {
+    const lost = held.lost.catch((error) => {
       throw this.#gate.report(error);
     });
-    this.#gate.withinDeadline(Promise.race([decided, gone])).then(
+    Promise.race([decided, lost]).then(
       (auth) => reporting(() => this.#admit(auth, request, socket, settle())),
       (error) => this.#refuse(error, request, socket, settle()),
     );
@@ -90,7 +90,7 @@ export class Door<S extends Socket> {
     }
     this.#wss.handleUpgrade(request, socket, head, (ws) => {
       // It may have been read before, and that was ended.
-      socket.resume();
+      if (socket.isPaused()) socket.resume();
       if (this.#sockets.open(ws, auth, request)) this.#wss.emit('connection', ws, request);
     });
   }

@@ -1,7 +1,7 @@
 import type { IncomingMessage } from 'node:http';
 import { isLoopback } from '../environment.js';
 import { AuthorisationError, type Handshake, SessionError, WebauthError } from '../errors.js';
-import { checkOrigin, withOwn } from '../http.js';
+import { authorizationLines, checkOrigin, withOwn } from '../http.js';
 import type { Auth } from '../session/session.js';
 import type { Requirements, WAA } from '../waa.js';
 import {
@@ -48,6 +48,8 @@ interface Found {
 
 /** The decision at the handshake: Origin, credential, authorisation. It knows nothing of sockets. */
 export class Gate {
+  /** How long a handshake may take: seconds. */
+  readonly deadline: number;
   readonly #waa: WAA;
   readonly #options: UpgradeOptions;
   readonly #origins: ReadonlySet<string>;
@@ -61,6 +63,7 @@ export class Gate {
     const { credentials = ['cookie'], origins = [], frame } = options;
     this.#waa = waa;
     this.#options = options;
+    this.deadline = options.deadline ?? 10;
     this.#origins = withOwn(waa.origins, [...origins, ...(frame?.pages ?? [])]);
     const used = methods.filter(({ name }) => credentials.includes(name));
     this.#ways = used.map((method) => {
@@ -118,7 +121,7 @@ export class Gate {
 
   /** Waits for work as long as a handshake may take. @throws SessionError ERR_DEADLINE, reported already. */
   async withinDeadline<T>(work: Promise<T>): Promise<T> {
-    const { deadline = 10 } = this.#options;
+    const { deadline } = this;
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<never>((_, reject) => {
       timer = setTimeout(() => reject(this.report(tooLate(deadline))), deadline * 1000);
@@ -144,7 +147,7 @@ export class Gate {
   }
 
   #find(request: IncomingMessage, taken: Taken): Found {
-    if (this.#readsAuthorization && (request.headersDistinct['authorization']?.length ?? 0) > 1) {
+    if (this.#readsAuthorization && authorizationLines(request).length > 1) {
       throw refusedAs(this.#nothing, 'ERR_TOKEN_INVALID', 'the request has more than one Authorization');
     }
     const shown = { waa: this.#waa, request, taken, frame: this.#options.frame };
@@ -221,7 +224,7 @@ function isSafe({ socket }: IncomingMessage): boolean {
   return localAddress === undefined || isLoopback(localAddress.replace(/^::ffff:/, ''));
 }
 
-function tooLate(deadline: number): SessionError {
+export function tooLate(deadline: number): SessionError {
   return new SessionError('ERR_DEADLINE', `it took over ${deadline} s to find out whose socket this is to be`);
 }
 

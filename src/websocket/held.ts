@@ -1,34 +1,56 @@
 import type { Duplex } from 'node:stream';
 import { SessionError } from '../errors.js';
+import { tooLate } from './gate.js';
 
 /** Bytes that are kept of what a client sends before it was answered; it has no reason to. */
 const MOST = 16_384;
 
-/** A connection of which it is being decided whose it is to be. It is read meanwhile, so that its end is noticed. */
+/**
+ * A connection of which it is being decided whose it is to be. It is read meanwhile, so that its end is noticed; but not
+ * before something else has had its turn, since most decisions are there by then, and nothing can have come.
+ */
 export class Held {
-  /** Rejects when the client goes away. */
-  readonly gone: Promise<never>;
+  /** Rejects when the client goes away, and when it takes too long. */
+  readonly lost: Promise<never>;
   readonly #socket: Duplex;
-  readonly #chunks: Buffer[];
+  readonly #head: Buffer;
+  readonly #chunks: Buffer[] = [];
+  readonly #start: NodeJS.Immediate;
+  readonly #deadline: number;
+  #timer: NodeJS.Timeout | undefined;
   #length = 0;
-  #leave = (): void => {};
+  #isRead = false;
+  #fail = (_error: SessionError): void => {};
 
-  constructor(socket: Duplex, head: Buffer) {
+  /** @param deadline how long it may take: seconds. */
+  constructor(socket: Duplex, head: Buffer, deadline: number) {
     this.#socket = socket;
-    this.#chunks = [head];
-    this.gone = new Promise((_, reject) => {
-      this.#leave = () => reject(new SessionError('ERR_DEADLINE', 'the client went away before it was answered'));
+    this.#head = head;
+    this.#deadline = deadline;
+    this.lost = new Promise((_, reject) => {
+      this.#fail = reject;
     });
-    // Somebody may look at it only when it is over.
-    this.gone.catch(() => {});
-    socket.on('data', this.#keep).once('end', this.#leave).once('close', this.#leave);
+    this.#start = setImmediate(this.#read);
   }
 
   /** Lets go of the connection. @returns what came meanwhile. */
   release(): Buffer {
+    clearImmediate(this.#start);
+    clearTimeout(this.#timer);
+    if (!this.#isRead) return this.#head;
     this.#socket.off('data', this.#keep).off('end', this.#leave).off('close', this.#leave).pause();
-    return Buffer.concat(this.#chunks);
+    return Buffer.concat([this.#head, ...this.#chunks]);
   }
+
+  readonly #read = (): void => {
+    this.#isRead = true;
+    this.#timer = setTimeout(() => this.#fail(tooLate(this.#deadline)), this.#deadline * 1000);
+    if (this.#socket.closed) this.#leave();
+    this.#socket.on('data', this.#keep).once('end', this.#leave).once('close', this.#leave);
+  };
+
+  readonly #leave = (): void =>
+    this.#fail(new SessionError('ERR_DEADLINE', 'the client went away before it was answered'));
 
   readonly #keep = (chunk: Buffer): void => {
     this.#chunks.push(chunk);
