@@ -139,15 +139,20 @@ async function opening({ cookie, ...made }) {
   };
 }
 
-/** Opens as many bytes as the cookie seals, and does nothing else. */
+/** Opens as many bytes as the cookie seals, other ones each time too, and does nothing else. */
 function bareOpen(cookie) {
   const secret = createSecretKey(randomBytes(32));
-  const iv = randomBytes(12);
-  const cipher = createCipheriv('aes-256-gcm', secret, iv);
   const plain = Buffer.alloc(Buffer.from(cookie, 'base64url').length - 6 - 12 - 16, 'a');
-  const sealed = Buffer.concat([cipher.update(plain), cipher.final()]);
-  const tag = cipher.getAuthTag();
+  const all = Array.from({ length: COOKIES }, () => {
+    const iv = randomBytes(12);
+    const cipher = createCipheriv('aes-256-gcm', secret, iv);
+    const sealed = Buffer.concat([cipher.update(plain), cipher.final()]);
+    return { iv, sealed, tag: cipher.getAuthTag() };
+  });
+  let next = 0;
   return () => {
+    next = (next + 1) % COOKIES;
+    const { iv, sealed, tag } = all[next];
     const decipher = createDecipheriv('aes-256-gcm', secret, iv, { authTagLength: 16 }).setAuthTag(tag);
     const opened = decipher.update(sealed);
     decipher.final();

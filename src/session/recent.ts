@@ -1,5 +1,5 @@
 /** How many are kept at least; at most twice as many. */
-const MOST = 1000;
+const MOST = 500;
 
 /** What texts stand for that came lately, where finding that out takes long. What did not come for long is forgotten. */
 export class Recent<V> {

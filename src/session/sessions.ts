@@ -277,7 +277,8 @@ export class Sessions {
     const { expires, expiresBecause } = this.#endAfter(auth, this.#renewals?.lastSeen(auth.sessionId)) ?? auth;
     if (expires > auth.expires) onRenew?.({ expires, expiresBecause });
     // Who cannot be renewed is kept no longer than somebody needs it: there may be many watches.
-    const handle = this.#whole.has(auth) ? auth : handleOf(auth);
+    const { sessionId, group, principal, login } = auth;
+    const handle = this.#whole.has(auth) ? auth : { sessionId, group, wls: this.#options.wls, principal, login };
     return this.#live.watch(handle, expires, expiresBecause, onEnd, this.#renewals && onRenew);
   }
 
@@ -364,10 +365,6 @@ export class Sessions {
       throw storeAway();
     }
   }
-}
-
-function handleOf({ sessionId, group, wls, principal, login }: Auth): Handle {
-  return { sessionId, group, wls, principal, login };
 }
 
 function anchorOf(held: string | undefined): string {
