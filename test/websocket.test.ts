@@ -1,9 +1,11 @@
 import { once } from 'node:events';
 import { createServer, type IncomingMessage } from 'node:http';
 import { connect, type Socket } from 'node:net';
+import express from 'express';
 import { describe, expect, it, vi } from 'vitest';
 import { WebSocket, WebSocketServer } from 'ws';
 import { WebauthError } from '../src/errors.js';
+import { webauth } from '../src/express/index.js';
 import { MemoryStore } from '../src/session/memory.js';
 import { createWAA } from '../src/waa.js';
 import { acceptUpgrades, authenticateUpgrade, refuseUpgrade } from '../src/websocket/index.js';
@@ -234,6 +236,34 @@ describe('acceptUpgrades', () => {
       );
     }
     expect(server2.listenerCount('upgrade')).toBe(0);
+  });
+
+  it('says which of its arguments is another thing', () => {
+    const { server, wss, waa } = site;
+    const mistakes: [unknown, unknown, unknown, string][] = [
+      [express(), wss, waa, 'not the app itself'],
+      [undefined, wss, waa, 'not the app itself'],
+      [server, undefined, waa, 'a WebSocketServer'],
+      [server, waa, wss, 'a WebSocketServer'],
+      [server, wss, undefined, 'that createWAA() returned'],
+      [server, wss, Promise.resolve(waa), 'that createWAA() returned'],
+      [server, wss, webauth(waa), 'that createWAA() returned'],
+    ];
+    for (const [first, second, third, sentence] of mistakes) {
+      const mistaken = () => acceptUpgrades(first as never, second as never, third as never);
+      expect(mistaken).toThrow(TypeError);
+      expect(mistaken).toThrow(sentence);
+    }
+    expect(() => waa.watch(authenticateUpgrade(waa, {} as never).catch(() => {}) as never, () => {})).toThrow('await');
+  });
+
+  it('gives a path to one endpoint at a time', () => {
+    for (const options of [{ path: '/one' }, {}]) {
+      const stop = site.accept(options);
+      expect(() => site.accept(options)).toThrow('a path of their own');
+      stop();
+      site.accept(options);
+    }
   });
 
   it('survives clients that break off, at any point', async () => {

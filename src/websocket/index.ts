@@ -13,7 +13,7 @@ import {
   texts,
 } from '../options.js';
 import type { Auth } from '../session/session.js';
-import { WAA } from '../waa.js';
+import type { WAA } from '../waa.js';
 import { type Credential, methods, protocolsOf, TOKEN_PROTOCOL } from './credentials.js';
 import { type AcceptOptions, Door, type SocketServer } from './door.js';
 import { addEndpoint } from './endpoints.js';
@@ -30,7 +30,7 @@ export { refuseUpgrade, type Socket } from './refusal.js';
  * Lets only people who are logged in open sockets on `wss`, which has to be made with `noServer: true`. `request.auth`
  * of its `connection` event says who. A socket is closed with 4401 when its session ends.
  * @param server an HTTP or HTTPS server of Node.
- * @returns a function that stops accepting.
+ * @returns a function that stops accepting; handshakes that are under way are still decided.
  * @throws TypeError if the options cannot be served safely.
  */
 export function acceptUpgrades<S extends Socket>(
@@ -109,7 +109,8 @@ function checkArguments(server: unknown, wss: unknown, waa: unknown): void {
 }
 
 function checkWAA(waa: unknown): void {
-  if (!(waa instanceof WAA)) throw new TypeError('the sockets need the waa that createWAA() returned');
+  if (typeof (waa as Partial<WAA> | undefined)?.openSession !== 'function')
+    throw new TypeError('the sockets need the waa that createWAA() returned, and not a promise or middleware of it');
 }
 
 /** What each option can be, and what only together. */
