@@ -123,6 +123,20 @@ describe('firstMessage', () => {
     expect(code).toBe(4408);
   });
 
+  it('reports a client that stays silent, or goes away, once', async () => {
+    site.accept({ credentials, deadline: 0.1 });
+    await site.logIn();
+    site.events = [];
+    const [silent, gone] = [await opened(), await opened()];
+    gone.terminate();
+    await ending(silent);
+    await vi.waitFor(() => expect(site.events).toHaveLength(2));
+    // And nothing more by the time that the next one is through.
+    await send(await opened(), await ticket());
+    const codes = site.events.filter(({ event }) => event === 'refused').map(({ code }) => code);
+    expect(codes.sort()).toEqual(['ERR_DEADLINE', 'ERR_TOKEN_INVALID']);
+  });
+
   it.each<[string, Buffer]>([
     ['a frame of more than 1 KB', frame('x'.repeat(1017))],
     ['a frame that says that it is long, and is not', Buffer.from([0x81, 0xff, 0, 0, 0, 1, 0, 0, 0, 0])],

@@ -158,7 +158,7 @@ describe('handshakes under way', () => {
       (client) => client.write('x'.repeat(1000), () => client.resetAndDestroy()),
     ],
   ])('are released when the client %s', async (_, leave) => {
-    const word = undecided({ maxPending: 1 });
+    const word = undecided({ maxPending: 1, deadline: 100 });
     const connected = vi.fn();
     site.wss.on('connection', connected);
     const { cookie } = await site.logIn();
@@ -353,6 +353,17 @@ describe('a session that is over', () => {
     client.destroy();
   });
 
+  it('is closed in order also where the application does not read it just now', async () => {
+    site.accept();
+    const { auth, cookie } = await site.logIn();
+    const { socket } = await site.open('/', site.headers(cookie));
+    socket.pause();
+    const closed = once(socket, 'close');
+    await site.waa.endSession(auth);
+    // The peer's own word, and not that it was cut off.
+    expect((await closed)[0]).toBe(4401);
+  });
+
   it('since the store has lost its memory is not let in, whoever is being asked meanwhile', async () => {
     class Forgetful extends MemoryStore {
       readonly subscribers: Subscriber[] = [];
@@ -414,7 +425,7 @@ describe('limits', () => {
     expect(await site.refused('/', site.headers(other.cookie))).toMatchObject(full);
   });
 
-  it('do not count a client that went away while it was looked at', async () => {
+  it.each(['/late', '/asked'])('do not count a client that went away while it was looked at: %s', async (path) => {
     const word = new EventEmitter();
     const authorise = () => {
       word.emit('asked');
@@ -423,27 +434,30 @@ describe('limits', () => {
     site.accept({ path: '/late', credentials: ['firstMessage'], maxPerPrincipal: 1, authorise });
     site.accept({ path: '/asked', maxPerPrincipal: 1, authorise });
     const { cookie } = await site.logIn();
-    for (const path of ['/late', '/asked']) {
-      for (const stays of [false, false, true]) {
-        const [connection, question] = [once(site.server, 'connection'), once(word, 'asked')];
-        const client = site.client(path, { headers: site.headers(cookie) }).on('error', () => {});
-        const [held] = (await connection) as [Socket];
-        const closed = new Promise((resolve) => held.once('close', resolve));
-        if (path === '/late') {
-          await once(client, 'open');
-          client.send((await site.waa.makeTicket(cookie)).ticket);
-        }
-        await question;
-        if (!stays) {
-          client.terminate();
-          await closed;
-        }
-        const opened = once(site.wss, 'connection');
-        word.emit('answer', true);
-        if (stays) await opened;
+    /** Resolves once the application is asked; says when the connection is closed. */
+    const knock = async () => {
+      const [connection, question] = [once(site.server, 'connection'), once(word, 'asked')];
+      const client = site.client(path, { headers: site.headers(cookie) }).on('error', () => {});
+      const [held] = (await connection) as [Socket];
+      const closed = new Promise((resolve) => held.once('close', resolve));
+      if (path === '/late') {
+        await once(client, 'open');
+        client.send((await site.waa.makeTicket(cookie)).ticket);
       }
+      await question;
+      return { client, closed };
+    };
+    for (let i = 0; i < 2; i++) {
+      const { client, closed } = await knock();
+      client.terminate();
+      await closed;
+      word.emit('answer', true);
     }
-    expect(site.wss.clients.size).toBe(2);
+    await knock();
+    const opened = once(site.wss, 'connection');
+    word.emit('answer', true);
+    await opened;
+    expect(site.wss.clients.size).toBe(1);
   });
 
   it('give back the place of a handshake that ws itself refuses', async () => {

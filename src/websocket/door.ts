@@ -120,7 +120,6 @@ export class Door<S extends Socket> {
   async #takeTicket(first: FirstMessage, ws: S, request: IncomingMessage, socket: Duplex): Promise<void> {
     try {
       const auth = await this.#gate.withinDeadline(this.#gate.decideMessage(first.ticket, request));
-      if (ws.readyState !== OPEN) return;
       this.#count(auth, socket);
       first.release();
       if (!this.#sockets.open(ws, auth, request)) return;
@@ -146,8 +145,6 @@ export class Door<S extends Socket> {
     this.#wss.clients?.delete(ws);
   }
 }
-
-const OPEN = 1;
 
 function once(work: () => void): () => void {
   let isDone = false;

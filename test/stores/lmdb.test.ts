@@ -222,7 +222,9 @@ describe('LmdbStore', () => {
   it('refuses wrong options at once', () => {
     const make = (options: unknown) => () => new LmdbStore(options as { path: string });
     expect(make({})).toThrow(new TypeError('path is missing: give a folder on a local disk for the files'));
-    expect(make({ path: undefined })).toThrow(new TypeError('the option path is the path of a folder; here it is undefined'));
+    expect(make({ path: undefined })).toThrow(
+      new TypeError('the option path is the path of a folder; here it is undefined'),
+    );
     expect(make({ path: '' })).toThrow(new TypeError('the option path is the path of a folder'));
     expect(make({ path, now: 1 })).toThrow(new TypeError('the option now is a function'));
     expect(make({ path, paht: 1 })).toThrow(new TypeError('new LmdbStore has no option paht; it has: path, now'));
