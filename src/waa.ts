@@ -372,17 +372,9 @@ export class WAA {
     return this.cookies.path === '/' || isWithin(path, this.cookies.path);
   }
 
-  /**
-   * @param mark the store's, when the session was open.
-   * @throws SessionError if it has ended meanwhile.
-   */
-  recheck(auth: Auth, mark?: string): void {
-    this.#sessions.recheck(auth, mark);
-  }
-
-  /** Names the store as it is: with another mark it is another one. @throws SessionError if it is out of hearing. */
-  storeMark(): string {
-    return this.#sessions.mark();
+  /** @throws SessionError if the session, which was open before, has ended meanwhile. */
+  recheck(auth: Auth): void {
+    this.#sessions.recheck(auth);
   }
 
   /** The path if it is one on this origin of at most 2 KB, else that of the application. */

@@ -242,6 +242,19 @@ describe('firstMessage', () => {
     await send(client, await ticket());
   });
 
+  it('gives the application no socket once it has closed the server of those', async () => {
+    site.accept({ credentials });
+    const connected = vi.fn();
+    site.wss.on('connection', connected);
+    const client = await opened();
+    const closed = once(site.wss, 'close');
+    site.wss.close();
+    await closed;
+    client.send(await ticket());
+    expect((await once(client, 'close'))[0]).toBe(1006);
+    expect(connected).not.toHaveBeenCalled();
+  });
+
   it('forgets a client that goes away', async () => {
     site.accept({ credentials, maxPending: 1 });
     for (const leave of [(client: WebSocket) => client.close(), (client: WebSocket) => client.terminate()]) {

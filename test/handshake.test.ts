@@ -1,8 +1,9 @@
 import { EventEmitter, once } from 'node:events';
 import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
+import { PassThrough } from 'node:stream';
 import { afterEach, describe, expect, it, vi } from 'vitest';
-import { WebSocket } from 'ws';
+import { WebSocket, WebSocketServer } from 'ws';
 import { AuthorisationError, WebauthError } from '../src/errors.js';
 import { MemoryStore } from '../src/session/memory.js';
 import type { Auth } from '../src/session/session.js';
@@ -359,34 +360,46 @@ describe('a session that is over', () => {
     const { socket } = await site.open('/', site.headers(cookie));
     socket.pause();
     const closed = once(socket, 'close');
+    const cutOff = vi.spyOn(socket, 'terminate');
     await site.waa.endSession(auth);
-    // The peer's own word, and not that it was cut off.
     expect((await closed)[0]).toBe(4401);
+    expect(cutOff).not.toHaveBeenCalled();
   });
 
-  it('since the store has lost its memory is not let in, whoever is being asked meanwhile', async () => {
-    class Forgetful extends MemoryStore {
-      readonly subscribers: Subscriber[] = [];
-      #mark: string | undefined;
-      override async mark(): Promise<string> {
-        return this.#mark ?? super.mark();
-      }
-      override async subscribe(folder: string, subscriber: Subscriber): Promise<() => void> {
-        this.subscribers.push(subscriber);
-        return super.subscribe(folder, subscriber);
-      }
-      async forget(): Promise<void> {
-        this.#mark = 'another';
-        for (const subscriber of this.subscribers) await subscriber.missed();
-      }
-    }
+  it('since the store has lost its memory is not let in, whoever is being asked meanwhile, nor watched', async () => {
     const store = new Forgetful({ now: clock.now });
     await site.waa.close();
     site.waa = site.makeWAA({ store });
     site.accept({ authorise: async () => store.forget().then(() => true) });
     const { cookie } = await site.logIn();
+    const auth = site.waa.openSession(cookie);
     expect(await site.refused('/', site.headers(cookie))).toMatchObject({ status: 403, code: 'ERR_SESSION_REVOKED' });
+    const ended = vi.fn();
+    for (const one of [auth, { ...auth }]) site.waa.watch(one, ended);
+    expect(ended.mock.calls.map(([{ code }]) => code)).toEqual(['ERR_SESSION_REVOKED', 'ERR_SESSION_REVOKED']);
   });
+
+  it.each(['bearer', 'query'] as const)(
+    'because the store forgot it while it was asked opens none: %s',
+    async (kind) => {
+      const store = new Forgetful({ now: clock.now });
+      await site.waa.close();
+      site.waa = site.makeWAA({ store });
+      const opened = vi.fn();
+      const own = new WebSocketServer({
+        noServer: true,
+        verifyClient: (_: unknown, done: (fine: boolean) => void) => void store.forget().then(() => done(true)),
+      });
+      own.on('connection', opened);
+      site.accept({ credentials: [kind], ptags: [] }, own);
+      const { cookie } = await site.logIn();
+      const { token } = await site.waa.tokens.create({ principal: 'test0001', name: 'a test', ttl: 60 });
+      const { ticket } = await site.waa.makeTicket(cookie);
+      const client = site.client(`/?ticket=${ticket}`, { headers: { authorization: `Bearer ${token}` } });
+      expect((await once(client, 'close'))[0]).toBe(4401);
+      expect(opened).not.toHaveBeenCalled();
+    },
+  );
 });
 
 describe('somebody who was refused', () => {
@@ -405,6 +418,23 @@ describe('somebody who was refused', () => {
       expect([path, held.listenerCount('data')]).toEqual([path, 0]);
       client.destroy();
     }
+  });
+});
+
+describe('a connection that is closed before anybody looks at it', () => {
+  it('takes no place', async () => {
+    const later = new EventEmitter();
+    site.afterwards(acceptUpgrades(later, site.wss, site.waa, { credentials: ['firstMessage'], maxPending: 1 }));
+    const pass = (...upgrade: unknown[]) => void later.emit('upgrade', ...upgrade);
+    site.server.on('upgrade', pass);
+    site.afterwards(() => site.server.off('upgrade', pass));
+    const gone = new PassThrough().destroy();
+    await new Promise((resolve) => gone.once('close', resolve));
+    const request = { headers: {}, headersDistinct: {}, rawHeaders: [], socket: gone, url: '/', method: 'GET' };
+    for (let i = 0; i < 3; i++) later.emit('upgrade', request, gone, Buffer.alloc(0));
+    const client = site.client('/');
+    await once(client, 'open');
+    client.terminate();
   });
 });
 
@@ -715,4 +745,21 @@ const left = () => site.logIn({ principal: 'test0401', ptags: [] });
 async function closing(path: string, cookie: string): Promise<number> {
   const [code] = await once(site.client(path, { headers: site.headers(cookie) }), 'close');
   return code;
+}
+
+/** A store that loses its memory when it is told to. */
+class Forgetful extends MemoryStore {
+  readonly subscribers: Subscriber[] = [];
+  #mark: string | undefined;
+  override async mark(): Promise<string> {
+    return this.#mark ?? super.mark();
+  }
+  override async subscribe(folder: string, subscriber: Subscriber): Promise<() => void> {
+    this.subscribers.push(subscriber);
+    return super.subscribe(folder, subscriber);
+  }
+  async forget(): Promise<void> {
+    this.#mark = 'another';
+    for (const subscriber of this.subscribers) await subscriber.missed();
+  }
 }

@@ -41,8 +41,12 @@ export interface Lifetimes {
   readonly inactiveTimeout: number | undefined;
 }
 
+/** The mark of the store that knew of what an `Auth` is about; not for the application. */
+export const MARK: unique symbol = Symbol('mark of the store');
+
 /** Who is logged in. */
 export interface Auth {
+  readonly [MARK]?: string;
   readonly principal: string;
   readonly ptags: readonly string[];
   /** Name of the login service that says so: the same principal of another one is another person. */
@@ -75,10 +79,11 @@ export interface Auth {
 
 /** What the application is told of a session, by the lifetimes as they are configured now. */
 export function describe(session: Session, lifetimes: Lifetimes, via: Auth['via'] = 'cookie'): Auth {
-  const { principal, ptags, wls, id, login, issue, loggedIn, auth, sso, anchor } = session;
+  const { principal, ptags, wls, id, login, issue, loggedIn, auth, sso, anchor, mark } = session;
   // Not spread into it: an object that is made by spreading takes more room.
   const { expires, expiresBecause } = earliestEnd(session, lifetimes);
   return {
+    [MARK]: mark,
     principal,
     ptags,
     wls,

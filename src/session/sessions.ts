@@ -15,6 +15,7 @@ import {
   earliestEnd,
   isRenewable,
   type Lifetimes,
+  MARK,
   newSessionId,
   openSession,
   type Session,
@@ -210,14 +211,8 @@ export class Sessions {
     };
   }
 
-  /** The store's mark. @throws SessionError if too little was heard of it. */
-  mark(): string {
-    return this.#live.mark();
-  }
-
-  /** @throws SessionError if the session, which was open before, when the store had that mark, has ended meanwhile. */
-  recheck(auth: Auth, mark?: string): void {
-    if (mark !== undefined && mark !== this.#live.mark()) throw revoked('the store of sessions has lost its memory');
+  /** @throws SessionError if the session, which was open before, has ended meanwhile. */
+  recheck(auth: Auth): void {
     this.#live.mark();
     this.#checkLive(auth);
   }
@@ -276,9 +271,15 @@ export class Sessions {
     // It may have been used since that was read.
     const { expires, expiresBecause } = this.#endAfter(auth, this.#renewals?.lastSeen(auth.sessionId)) ?? auth;
     if (expires > auth.expires) onRenew?.({ expires, expiresBecause });
-    // Who cannot be renewed is kept no longer than somebody needs it: there may be many watches.
+    if (!this.#isKnown(auth)) {
+      onEnd(forgotten());
+      return () => {};
+    }
+    // No more than is needed, and of our own: there may be many watches, and `auth` is the application's.
     const { sessionId, group, principal, login } = auth;
-    const handle = this.#whole.has(auth) ? auth : { sessionId, group, wls: this.#options.wls, principal, login };
+    const handle = { sessionId, group, wls: this.#options.wls, principal, login };
+    const whole = this.#whole.get(auth);
+    if (whole) this.#whole.set(handle, whole);
     return this.#live.watch(handle, expires, expiresBecause, onEnd, this.#renewals && onRenew);
   }
 
@@ -339,7 +340,13 @@ export class Sessions {
     return session;
   }
 
+  /** Whether the store knows of it still: of a copy that was put together elsewhere nobody can say. */
+  #isKnown({ [MARK]: mark }: Auth): boolean {
+    return mark === undefined || this.#live.isOf(mark);
+  }
+
   #checkLive(auth: Auth): void {
+    if (!this.#isKnown(auth)) throw forgotten();
     if (this.#live.isEnded(auth)) throw revoked();
     if (auth.expires.getTime() <= this.#options.now().getTime()) throw expired(auth.expiresBecause);
   }
@@ -365,6 +372,10 @@ export class Sessions {
       throw storeAway();
     }
   }
+}
+
+function forgotten(): SessionError {
+  return revoked('the store of sessions has lost its memory');
 }
 
 function anchorOf(held: string | undefined): string {

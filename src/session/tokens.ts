@@ -5,7 +5,7 @@ import { checkOptions, isSeconds, isText, type Rules, required, texts } from '..
 import { type DeskOptions, ownerOf } from './list.js';
 import { Minutely } from './pace.js';
 import { Recent } from './recent.js';
-import type { Auth } from './session.js';
+import { type Auth, MARK } from './session.js';
 
 /** What an API token is made of. */
 export interface NewToken {
@@ -126,13 +126,13 @@ export class Tokens {
   /** Whose token it is. @throws SessionError, or AuthorisationError if that person is blocked. */
   async open(token: string): Promise<Auth> {
     const { live, wls, now, ask } = this.#options;
-    const mark = live.mark();
+    live.mark();
     const handle = typeof token === 'string' && tokenShape.test(token) ? this.#handle(token) : '';
     const kept = handle === '' ? undefined : await ask(() => this.#read(handle));
     if (
       kept === undefined ||
       kept.wls !== wls ||
-      kept.mark !== mark ||
+      !live.isOf(kept.mark) ||
       kept.expires <= now().getTime() ||
       live.isTokenEnded(handle)
     ) {
@@ -225,8 +225,9 @@ function show({ handle, principal, name, scopes, ptags, created, expires, lastUs
   return { handle, principal, name, scopes, ptags, ...times };
 }
 
-function describe({ handle, principal, ptags, scopes, wls, created, expires }: Kept): Auth {
+function describe({ handle, principal, ptags, scopes, wls, created, expires, mark }: Kept): Auth {
   return {
+    [MARK]: mark,
     principal,
     ptags,
     wls,

@@ -41,16 +41,22 @@ export class Door<S extends Socket> {
   readonly #sockets: Sockets;
   readonly #options: AcceptOptions;
   #pending = 0;
+  #isClosed = false;
 
   constructor(wss: SocketServer<S>, waa: WAA, options: AcceptOptions) {
     this.#wss = wss;
     this.#gate = new Gate(waa, options);
     this.#sockets = new Sockets(waa, options);
     this.#options = options;
+    wss.once('close', () => {
+      this.#isClosed = true;
+    });
   }
 
   /** What comes in at the endpoint. */
   readonly knock = (request: IncomingMessage, socket: Duplex, head: Buffer): void => {
+    // Whoever passed it on may have taken their time.
+    if (socket.destroyed) return;
     const taken = this.#gate.conceal(request);
     const { maxPending = 1000, credentials } = this.#options;
     if (this.#pending >= maxPending) return refuseUpgrade(socket, this.#gate.report(tooMany()));
@@ -120,6 +126,7 @@ export class Door<S extends Socket> {
   async #takeTicket(first: FirstMessage, ws: S, request: IncomingMessage, socket: Duplex): Promise<void> {
     try {
       const auth = await this.#gate.withinDeadline(this.#gate.decideMessage(first.ticket, request));
+      if (this.#isClosed) return ws.terminate();
       this.#count(auth, socket);
       first.release();
       if (!this.#sockets.open(ws, auth, request)) return;

@@ -205,8 +205,9 @@ async function spend(ticket) {
   }
 }
 addEventListener('message', async ({ source, origin, data }) => {
-  if (source !== parent || !allowed.includes(origin)) return;
-  parent.postMessage(await spend(data?.ticket), origin);
+  // Pages post other things too, to all frames that they have.
+  if (source !== parent || !allowed.includes(origin) || typeof data !== 'object' || !('ticket' in (data ?? {}))) return;
+  parent.postMessage(await spend(data.ticket), origin);
 });
 for (const origin of allowed) parent.postMessage({ ready: true }, origin);
 `;

@@ -189,10 +189,9 @@ export class Gate {
     try {
       this.#waa.authorise(auth, this.#options);
       if (authorise === undefined) return auth;
-      const mark = this.#waa.storeMark();
       const says: unknown = await authorise(auth, request);
-      // The session may have ended meanwhile, or the store may have lost what it knew of it.
-      this.#waa.recheck(auth, mark);
+      // The session may have ended meanwhile.
+      this.#waa.recheck(auth);
       if (says === true) return auth;
       if (says !== false)
         this.#waa.log('error', 'refused', 'authorise() said neither true nor false: nobody is let in');

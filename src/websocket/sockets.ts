@@ -47,12 +47,13 @@ export class Sockets {
     if (!this.#principals.isSet && !this.#sessions.isSet) return;
     // Its end was told already.
     if (connection.destroyed) throw new SessionError('ERR_DEADLINE', 'the client went away before it was let in');
-    this.#principals.check(auth.principal);
+    const { principal } = auth;
+    this.#principals.check(principal);
     this.#sessions.check(auth.sessionId);
-    this.#principals.add(auth.principal);
+    this.#principals.add(principal);
     this.#sessions.add(auth.sessionId);
     connection.once('close', () => {
-      this.#principals.remove(auth.principal);
+      this.#principals.remove(principal);
       this.#sessions.remove(auth.sessionId);
     });
   }
