@@ -73,19 +73,15 @@ export class Door<S extends Socket> {
   };
 
   #wait(decided: Promise<Auth>, request: IncomingMessage, socket: Duplex, head: Buffer): void {
-    const held = new Held(socket, head, this.#gate.deadline);
     this.#pending += 1;
-    const settle = () => {
+    const settle = (then: (rest: Buffer) => void): void => {
+      if (held.isReleased) return;
       this.#pending -= 1;
-      return held.release();
+      then(held.release());
     };
-    const lost = held.lost.catch((error) => {
-      throw this.#gate.report(error);
-    });
-    Promise.race([decided, lost]).then(
-      (auth) => reporting(() => this.#admit(auth, request, socket, settle())),
-      (error) => this.#refuse(error, request, socket, settle()),
-    );
+    const refuse = (error: unknown) => settle((rest) => this.#refuse(error, request, socket, rest));
+    const held = new Held(socket, head, this.#gate.deadline, (error) => refuse(this.#gate.report(error)));
+    decided.then((auth) => settle((rest) => reporting(() => this.#admit(auth, request, socket, rest))), refuse);
   }
 
   #admit(auth: Auth, request: IncomingMessage, socket: Duplex, head: Buffer): void {

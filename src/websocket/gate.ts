@@ -15,6 +15,8 @@ import {
 } from './credentials.js';
 import type { SocketFrame } from './frame.js';
 
+type Authorise = (auth: Auth, request: IncomingMessage) => boolean | Promise<boolean>;
+
 /** Who may open a socket, and how they show who they are. */
 export interface UpgradeOptions extends Requirements {
   /** What is taken to show who somebody is: `['cookie']`, by default. */
@@ -24,7 +26,7 @@ export interface UpgradeOptions extends Requirements {
   /** Whose WebSocket-only cookies are taken beside session cookies, and whose pages may open sockets. */
   readonly frame?: SocketFrame;
   /** The application's own word on somebody who may enter by all else: only `true` lets them in. */
-  readonly authorise?: (auth: Auth, request: IncomingMessage) => boolean | Promise<boolean>;
+  readonly authorise?: Authorise;
   /** How long a handshake may take, from its arrival to the end of the decision: seconds, 10 by default. */
   readonly deadline?: number;
   /**
@@ -93,8 +95,7 @@ export class Gate {
       this.#checkRequest(request);
       found = this.#find(request, taken);
       if (found.auth instanceof Promise || this.#options.authorise) return this.#decideLater(found, request);
-      this.#waa.authorise(found.auth, this.#options);
-      return found.auth;
+      return this.#admit(found.auth, request);
     } catch (error) {
       throw this.#refuse(error, found?.way);
     }
@@ -184,21 +185,26 @@ export class Gate {
     }
   }
 
-  async #admit(auth: Auth, request: IncomingMessage): Promise<Auth> {
+  #admit(auth: Auth, request: IncomingMessage): Auth | Promise<Auth> {
     const { authorise } = this.#options;
     try {
       this.#waa.authorise(auth, this.#options);
-      if (authorise === undefined) return auth;
+    } catch (error) {
+      throw refusedTo(auth, error);
+    }
+    return authorise ? this.#ask(authorise, auth, request) : auth;
+  }
+
+  async #ask(authorise: Authorise, auth: Auth, request: IncomingMessage): Promise<Auth> {
+    try {
       const says: unknown = await authorise(auth, request);
       // The session may have ended meanwhile.
       this.#waa.recheck(auth);
       if (says === true) return auth;
-      if (says !== false)
-        this.#waa.log('error', 'refused', 'authorise() said neither true nor false: nobody is let in');
+      if (says !== false) this.#waa.log('error', 'refused', 'authorise() said neither true nor false');
       throw new AuthorisationError('ERR_PRINCIPAL_REFUSED', `the application does not let ${auth.principal} in here`);
     } catch (error) {
-      if (error instanceof WebauthError) whose.set(error, auth);
-      throw error;
+      throw refusedTo(auth, error);
     }
   }
 
@@ -214,6 +220,11 @@ export class Gate {
 
 /** Of somebody who is known, and may not enter. */
 const whose = new WeakMap<WebauthError, Auth>();
+
+function refusedTo(auth: Auth, error: unknown): unknown {
+  if (error instanceof WebauthError) whose.set(error, auth);
+  return error;
+}
 
 /** Encrypted, or from this very machine, where a proxy may end TLS. */
 function isSafe({ socket }: IncomingMessage): boolean {

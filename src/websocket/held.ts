@@ -10,8 +10,7 @@ const MOST = 16_384;
  * before something else has had its turn, since most decisions are there by then, and nothing can have come.
  */
 export class Held {
-  /** Rejects when the client goes away, and when it takes too long. */
-  readonly lost: Promise<never>;
+  isReleased = false;
   readonly #socket: Duplex;
   readonly #head: Buffer;
   readonly #chunks: Buffer[] = [];
@@ -20,21 +19,23 @@ export class Held {
   #timer: NodeJS.Timeout | undefined;
   #length = 0;
   #isRead = false;
-  #fail = (_error: SessionError): void => {};
+  readonly #onLost: (error: SessionError) => void;
 
-  /** @param deadline how long it may take: seconds. */
-  constructor(socket: Duplex, head: Buffer, deadline: number) {
+  /**
+   * @param deadline how long it may take: seconds.
+   * @param onLost called when it takes too long, or the client goes away, before it was released.
+   */
+  constructor(socket: Duplex, head: Buffer, deadline: number, onLost: (error: SessionError) => void) {
     this.#socket = socket;
     this.#head = head;
     this.#deadline = deadline;
-    this.lost = new Promise((_, reject) => {
-      this.#fail = reject;
-    });
+    this.#onLost = onLost;
     this.#start = setImmediate(this.#read);
   }
 
   /** Lets go of the connection. @returns what came meanwhile. */
   release(): Buffer {
+    this.isReleased = true;
     clearImmediate(this.#start);
     clearTimeout(this.#timer);
     if (!this.#isRead) return this.#head;
@@ -44,13 +45,13 @@ export class Held {
 
   readonly #read = (): void => {
     this.#isRead = true;
-    this.#timer = setTimeout(() => this.#fail(tooLate(this.#deadline)), this.#deadline * 1000);
-    if (this.#socket.closed) this.#leave();
+    this.#timer = setTimeout(() => this.#onLost(tooLate(this.#deadline)), this.#deadline * 1000);
+    if (this.#socket.closed) return this.#leave();
     this.#socket.on('data', this.#keep).once('end', this.#leave).once('close', this.#leave);
   };
 
   readonly #leave = (): void =>
-    this.#fail(new SessionError('ERR_DEADLINE', 'the client went away before it was answered'));
+    this.#onLost(new SessionError('ERR_DEADLINE', 'the client went away before it was answered'));
 
   readonly #keep = (chunk: Buffer): void => {
     this.#chunks.push(chunk);
