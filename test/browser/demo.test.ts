@@ -46,6 +46,8 @@ describe.skipIf(executablePath === undefined)('the demonstration, in Chromium', 
     await beginLogin(page);
     await account(page, principal).click();
     await heading(page, `You are ${principal}`).waitFor();
+    // Whoever logged out before would see it refused.
+    await page.getByText(`You are ${principal}. The server knows from the cookie`).waitFor();
   }
 
   /** The cookie of the session, for a test to take away and put back. */
