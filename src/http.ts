@@ -1,6 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import cookieParser from 'cookie-parser';
-import { AuthorisationError, SessionError } from './errors.js';
+import { AuthorisationError, SessionError, WebauthError } from './errors.js';
 
 /** What a request is for, as it came. */
 export function rawTarget(request: IncomingMessage): string {
@@ -136,6 +136,20 @@ export function refuseMethod(response: ServerResponse, allowed: readonly string[
   const text = `This address takes ${allowed.join(' and ')} only.\n`;
   response.writeHead(405, { Allow: allowed.join(', '), 'Cache-Control': 'no-store', 'Content-Type': 'text/plain' });
   response.end(text);
+}
+
+/** What `WWW-Authenticate` says where a login is what is missing (RFC 9110, 11.6.1: 401 has to name something). */
+export function loginChallenge(origin: string): string {
+  return `Ucam-WebAuth realm="${origin}"`;
+}
+
+/** What an answer says of an error: nothing of one that is not ours. */
+export function described(error: unknown): {
+  readonly status: number;
+  readonly code: string;
+  readonly message: string;
+} {
+  return error instanceof WebauthError ? error : { status: 500, code: 'ERR_INTERNAL', message: 'something went wrong' };
 }
 
 /** When to come back after an answer of that status, if it says: seconds. */

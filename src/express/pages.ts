@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { type ErrorCode, SessionError, StatusError, type WebauthError } from '../errors.js';
 import { type Html, html, sendPage, sentence } from '../html.js';
-import { retryAfter, sendData, wantsPage } from '../http.js';
+import { loginChallenge, retryAfter, sendData, wantsPage } from '../http.js';
 import type { AuthResponse } from '../response.js';
 import type { WAA } from '../waa.js';
 
@@ -10,7 +10,7 @@ export function sendFailure(waa: WAA, error: WebauthError, request: IncomingMess
   const { code, message, loginUrl } = error;
   const bearer = bearerErrors[error.code];
   if (bearer !== undefined) response.setHeader('WWW-Authenticate', `Bearer error="${bearer}"`);
-  else if (error.status === 401) response.appendHeader('WWW-Authenticate', `Ucam-WebAuth realm="${waa.origin}"`);
+  else if (error.status === 401) response.appendHeader('WWW-Authenticate', loginChallenge(waa.origin));
   const wait = retryAfter(error.status);
   if (wait !== undefined) response.setHeader('Retry-After', wait);
   if (wantsPage(request)) sendFailurePage(waa, error, request, response);

@@ -12,7 +12,7 @@ import {
   sessionEntry,
   tokenEntry,
 } from './ended.js';
-import { expired, revoked, storeAway } from './over.js';
+import { expired, forgotten, revoked, storeAway } from './over.js';
 import { inTurns, Pace } from './pace.js';
 import type { EndsBecause } from './session.js';
 import type { Entry, Store } from './store.js';
@@ -258,7 +258,7 @@ export class LiveSessions {
     const before = this.#mark;
     this.#mark = mark;
     if (before === undefined || before === mark) return;
-    for (const watch of this.#watches.all()) this.#end(watch, revoked('the store of sessions has lost its memory'));
+    for (const watch of this.#watches.all()) this.#end(watch, forgotten());
   }
 
   #hearsEnough(): boolean {

@@ -4,6 +4,10 @@ export function revoked(why?: string): SessionError {
   return new SessionError('ERR_SESSION_REVOKED', `the session was ended${why === undefined ? '' : `: ${why}`}`);
 }
 
+export function forgotten(): SessionError {
+  return revoked('the store of sessions has lost its memory');
+}
+
 export function expired(because?: string): SessionError {
   if (because === 'inactiveTimeout') {
     return new SessionError('ERR_SESSION_IDLE', 'the session was not used for too long: log in again');

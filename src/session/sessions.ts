@@ -5,7 +5,7 @@ import { YEAR } from '../options.js';
 import type { Handle } from './ended.js';
 import { SessionList } from './list.js';
 import { LiveSessions } from './live.js';
-import { expired, revoked, storeAway } from './over.js';
+import { expired, forgotten, revoked, storeAway } from './over.js';
 import { Recent } from './recent.js';
 import { Renewals } from './renewals.js';
 import type { Sealer } from './seal.js';
@@ -372,10 +372,6 @@ export class Sessions {
       throw storeAway();
     }
   }
-}
-
-function forgotten(): SessionError {
-  return revoked('the store of sessions has lost its memory');
 }
 
 function anchorOf(held: string | undefined): string {

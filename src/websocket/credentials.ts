@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http';
 import { AuthorisationError, SessionError } from '../errors.js';
-import { offersScheme, readScheme, readSession, requestTarget } from '../http.js';
+import { loginChallenge, offersScheme, readScheme, readSession, requestTarget } from '../http.js';
 import type { Auth } from '../session/session.js';
 import type { WAA } from '../waa.js';
 import type { SocketFrame } from './frame.js';
@@ -63,7 +63,7 @@ export const methods: readonly Method[] = [
   {
     name: 'query',
     open: ({ waa, taken }) => openOnly(taken.tickets, (ticket) => waa.takeTicket(ticket)),
-    challenge: (origin) => `Ucam-WebAuth realm="${origin}"`,
+    challenge: loginChallenge,
   },
   { name: 'cookie', open: openCookie },
 ];

@@ -4,7 +4,9 @@ import { SessionError, VerificationError, WebauthError } from '../errors.js';
 import { Html, hash, html } from '../html.js';
 import {
   checkOrigin,
+  described,
   formatCookie,
+  loginChallenge,
   readCookie,
   refuseMethod,
   requestTarget,
@@ -153,10 +155,8 @@ function readBody(request: IncomingMessage): Promise<string> {
 }
 
 function sendError(waa: WAA, response: ServerResponse, error: unknown): void {
-  const known =
-    error instanceof WebauthError ? error : { status: 500, code: 'ERR_INTERNAL', message: 'something went wrong' };
-  const { status, code, message } = known;
-  if (status === 401) response.setHeader('WWW-Authenticate', `Ucam-WebAuth realm="${waa.origin}"`);
+  const { status, code, message } = described(error);
+  if (status === 401) response.setHeader('WWW-Authenticate', loginChallenge(waa.origin));
   const wait = retryAfter(status);
   if (wait !== undefined) response.setHeader('Retry-After', wait);
   sendData(response, status, { error: { code, message } });

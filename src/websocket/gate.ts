@@ -137,7 +137,7 @@ export class Gate {
   }
 
   #checkRequest(request: IncomingMessage): void {
-    if (!this.#options.behindProxy && !this.#waa.isDevelopment && !isSafe(request)) {
+    if (!this.#options.behindProxy && !this.#waa.isDevelopment && !isPrivate(request)) {
       throw new AuthorisationError(
         'ERR_PLAIN_REFUSED',
         'the connection is not encrypted: use wss; or, if a proxy on another machine ends TLS, set behindProxy: true',
@@ -227,7 +227,7 @@ function refusedTo(auth: Auth, error: unknown): unknown {
 }
 
 /** Encrypted, or from this very machine, where a proxy may end TLS. */
-function isSafe({ socket }: IncomingMessage): boolean {
+function isPrivate({ socket }: IncomingMessage): boolean {
   if ((socket as { encrypted?: boolean }).encrypted) return true;
   const { localAddress } = socket;
   // A socket of the file system has no address.

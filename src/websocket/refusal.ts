@@ -2,7 +2,7 @@ import type { EventEmitter } from 'node:events';
 import { STATUS_CODES } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { WebauthError } from '../errors.js';
-import { retryAfter } from '../http.js';
+import { described, retryAfter } from '../http.js';
 
 /** What is needed of a socket of the package `ws`. */
 export interface Socket extends EventEmitter {
@@ -128,10 +128,8 @@ interface Description {
 }
 
 function describe(error: unknown): Description {
-  if (!(error instanceof WebauthError)) {
-    return { status: 500, code: 'ERR_INTERNAL', message: 'something went wrong', challenges: [] };
-  }
-  const { status, code, message, handshake } = error;
+  const { status, code, message } = described(error);
+  const handshake = error instanceof WebauthError ? error.handshake : undefined;
   const challenges = status === 401 ? (handshake?.challenges ?? []) : [];
   // 401 has to name a scheme of HTTP authentication. A cookie is none, so what it lacks is permission.
   return { status: status === 401 && challenges.length === 0 ? 403 : status, code, message, challenges };
