@@ -22,14 +22,15 @@ if (read(installed) !== lock) {
 
 // The mark is kept out of dist/, which is published as it is.
 const built = at('node_modules', '.built');
-const sources = ['src', 'tsconfig.json', 'tsconfig.build.json', 'package-lock.json'];
+const projects = ['tsconfig.build.json', 'tsconfig.browser.build.json'];
+const sources = ['src', 'tsconfig.json', 'tsconfig.browser.json', ...projects, 'package-lock.json'];
 if (
   !existsSync(built) ||
   !existsSync(at('dist')) ||
   newest(sources.map((name) => at(name))) > statSync(built).mtimeMs
 ) {
   rmSync(at('dist'), { recursive: true, force: true });
-  run(process.execPath, at('node_modules', 'typescript', 'bin', 'tsc'), '-p', 'tsconfig.build.json');
+  for (const project of projects) run(process.execPath, at('node_modules', 'typescript', 'bin', 'tsc'), '-p', project);
   // npx makes a command executable when it first links it, and not again.
   chmodSync(at('dist', 'cli', 'main.js'), 0o755);
   writeFileSync(built, '');
