@@ -114,6 +114,14 @@ export function checkFormOrigin(request: IncomingMessage, allowed: ReadonlySet<s
   checkOrigin(request, allowed);
 }
 
+/**
+ * Whether a page of ours reads something, as far as its browser says: those that do send no Origin then. Handshakes of
+ * WebSockets always have one.
+ */
+export function isOwnRead({ method, headers }: IncomingMessage): boolean {
+  return method === 'GET' && headers.upgrade === undefined && headers['sec-fetch-site'] === 'same-origin';
+}
+
 /** Whether the method is one that changes nothing (RFC 9110, 9.2.1), so that anybody may make a browser send it. */
 export function isSafe({ method }: IncomingMessage): boolean {
   return method === 'GET' || method === 'HEAD' || method === 'OPTIONS';

@@ -7,6 +7,7 @@ import * as index from '../src/index.js';
 import * as lmdb from '../src/session/lmdb.js';
 import * as redis from '../src/session/redis.js';
 import * as websocket from '../src/websocket/index.js';
+import * as socketio from '../src/websocket/socketio.js';
 import * as wls from '../src/wls/index.js';
 import { root } from './processes.js';
 
@@ -82,6 +83,7 @@ const publicNames = {
   './express': ['webauth'],
   './websocket': ['acceptUpgrades', 'authenticateUpgrade', 'refuseUpgrade', 'socketFrame'],
   './wls': ['WLS', 'createWLS'],
+  './socket.io': ['acceptConnections'],
   './client': ['TicketError', 'connect'],
   './lmdb': ['LmdbStore'],
   './redis': ['RedisStore'],
@@ -297,6 +299,7 @@ describe('the public names', () => {
     './express': express,
     './websocket': websocket,
     './wls': wls,
+    './socket.io': socketio,
     './client': client,
     './lmdb': lmdb,
     './redis': redis,

@@ -5,6 +5,7 @@ import type { IncomingMessage } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import express from 'express';
+import { Server } from 'socket.io';
 import { WebSocket, WebSocketServer } from 'ws';
 import type { Config } from '../src/config.js';
 import { webauth } from '../src/express/index.js';
@@ -12,6 +13,7 @@ import { KeySet } from '../src/keys.js';
 import type { Store } from '../src/session/store.js';
 import { createWAA, type WAA } from '../src/waa.js';
 import { acceptUpgrades } from '../src/websocket/index.js';
+import { acceptConnections } from '../src/websocket/socketio.js';
 import type { Browser, Page } from './processes.js';
 
 /** What a machine is told, as JSON. */
@@ -252,6 +254,10 @@ async function serve({ baseUrl, secret, store, authUrl, keys, config = {}, await
   acceptUpgrades(server, any, waa, { path: `${home}any`, credentials: ['bearer', 'basic', 'subprotocol', 'query'] });
   acceptUpgrades(server, late, waa, { path: `${home}late`, credentials: ['firstMessage'] });
   late.on('connection', (socket) => socket.send('open'));
+  // What is not for it is for the others.
+  const io = new Server(server, { path: `${home}socket.io`, serveClient: false, destroyUpgrade: false });
+  acceptConnections(io, waa);
+  io.on('connection', (socket) => socket.emit('hello', socket.data.auth.principal));
 }
 
 if (process.argv[1] === self) await serve(JSON.parse(process.argv[2] as string) as Settings);

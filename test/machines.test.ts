@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { io } from 'socket.io-client';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { createWLS } from '../src/wls/index.js';
 import { wlsKey } from './helpers.js';
@@ -292,6 +293,28 @@ describe.each(stores)('four processes that share %s', (name, makeStore) => {
     await untilAll(copy, 401);
     expect(await statuses(other)).toEqual([200, 200, 200, 200]);
   });
+
+  it.each([['polling'], ['websocket']])(
+    'a connection of Socket.IO to one, by %s, ends with its session on another',
+    async (transport) => {
+      const [first, second] = machines;
+      const browser = await logIn('test0001');
+      const extraHeaders = { origin, cookie: browser.cookieHeader };
+      const client = io(first.url, { transports: [transport], reconnection: false, forceNew: true, extraHeaders });
+      expect(await once(client as never, 'hello')).toEqual(['test0001']);
+      // Its requests are for the one that has it.
+      const elsewhere = await second.ask(browser, `/socket.io/?EIO=4&transport=polling&sid=${client.io.engine.id}`);
+      expect([elsewhere.status, elsewhere.body]).toEqual([403, expect.stringContaining('sticky sessions')]);
+      const gone = once(client as never, 'disconnect');
+      const copy = thief(browser);
+      await logOut(browser, second);
+      const answered = performance.now();
+      await gone;
+      expect(performance.now() - answered).toBeLessThan(1_000);
+      const late = await first.ask(copy, '/socket.io/?EIO=4&transport=polling');
+      expect([late.status, late.body]).toEqual([403, expect.stringContaining('ERR_SESSION_REVOKED')]);
+    },
+  );
 
   it('a socket to one lasts while its session is in use on another', async () => {
     const [first, second] = machines;

@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http';
 import { AuthorisationError, SessionError } from '../errors.js';
-import { loginChallenge, offersScheme, readScheme, readSession, requestTarget } from '../http.js';
+import { isOwnRead, loginChallenge, offersScheme, readScheme, readSession, requestTarget } from '../http.js';
 import type { Auth } from '../session/session.js';
 import type { WAA } from '../waa.js';
 import type { SocketFrame } from './frame.js';
@@ -18,7 +18,12 @@ export interface Shown {
   readonly taken: Taken;
   /** Whose cookies are taken too. */
   readonly frame: SocketFrame | undefined;
+  /** Whose ticket it is. */
+  readonly take: TakeTicket;
 }
+
+/** @throws SessionError if it is none, or not good any more. */
+export type TakeTicket = (ticket: string) => Auth | Promise<Auth>;
 
 /** What was taken out of a request, so that neither the application nor a log sees it. */
 export interface Taken {
@@ -47,22 +52,22 @@ const basicChallenge = (origin: string) => `Basic realm="${origin}", charset="UT
 export const methods: readonly Method[] = [
   {
     name: 'bearer',
-    open: ({ waa, request }) =>
-      offersScheme(request, 'bearer') ? openEither(waa, readScheme(request, 'bearer')) : undefined,
+    open: (shown) =>
+      offersScheme(shown.request, 'bearer') ? openEither(shown, readScheme(shown.request, 'bearer')) : undefined,
     challenge: () => 'Bearer error="invalid_token"',
     invitation: () => 'Bearer',
   },
   {
     name: 'basic',
-    open: ({ waa, request }) =>
-      offersScheme(request, 'basic') ? openBasic(waa, readScheme(request, 'basic')) : undefined,
+    open: (shown) =>
+      offersScheme(shown.request, 'basic') ? openBasic(shown, readScheme(shown.request, 'basic')) : undefined,
     challenge: basicChallenge,
     invitation: basicChallenge,
   },
-  { name: 'subprotocol', open: ({ waa, taken }) => openOnly(taken.tokens, (token) => openEither(waa, decode(token))) },
+  { name: 'subprotocol', open: (shown) => openOnly(shown.taken.tokens, (token) => openEither(shown, decode(token))) },
   {
     name: 'query',
-    open: ({ waa, taken }) => openOnly(taken.tickets, (ticket) => waa.takeTicket(ticket)),
+    open: ({ take, taken }) => openOnly(taken.tickets, take),
     challenge: loginChallenge,
   },
   { name: 'cookie', open: openCookie },
@@ -89,23 +94,23 @@ export function protocolsOf({ headers }: IncomingMessage): string[] {
 }
 
 /** Exactly one of what was offered; nothing where nothing was. */
-function openOnly(offered: readonly string[], open: (one: string) => Promise<Auth>): Promise<Auth> | undefined {
+function openOnly(offered: readonly string[], open: TakeTicket): Auth | Promise<Auth> | undefined {
   const [only, second] = offered;
   if (only === undefined) return undefined;
   if (second !== undefined) throw new SessionError('ERR_TOKEN_INVALID', 'more than one ticket or token was sent');
   return open(only);
 }
 
-function openEither(waa: WAA, text: string): Promise<Auth> {
-  return text.startsWith('ucwa_') ? waa.openToken(text) : waa.takeTicket(text);
+function openEither({ waa, take }: Shown, text: string): Auth | Promise<Auth> {
+  return text.startsWith('ucwa_') ? waa.openToken(text) : take(text);
 }
 
 /** The password is the ticket or token, and the user its principal, or `token`. */
-async function openBasic(waa: WAA, encoded: string): Promise<Auth> {
+async function openBasic(shown: Shown, encoded: string): Promise<Auth> {
   const text = Buffer.from(encoded, 'base64').toString();
   const colon = text.indexOf(':');
   const user = text.slice(0, Math.max(0, colon));
-  const auth = await openEither(waa, text.slice(colon + 1));
+  const auth = await openEither(shown, text.slice(colon + 1));
   if (user === 'token' || user === auth.principal) return auth;
   throw new SessionError('ERR_TOKEN_INVALID', 'the user is not whose ticket or token it is');
 }
@@ -113,8 +118,8 @@ async function openBasic(waa: WAA, encoded: string): Promise<Auth> {
 function openCookie({ waa, request, frame }: Shown): Auth | undefined {
   const [cookie, anchor] = readSession(request, waa.cookies);
   const auth = cookie === undefined ? frame?.read(request) : waa.openSession(cookie, anchor);
-  // Browsers send cookies by themselves, and with them always the Origin.
-  if (auth === undefined || request.headers.origin !== undefined) return auth;
+  // Browsers send cookies by themselves, and with them the Origin or that the page is ours.
+  if (auth === undefined || request.headers.origin !== undefined || isOwnRead(request)) return auth;
   throw new AuthorisationError('ERR_ORIGIN_REFUSED', 'the request has a cookie, and no Origin');
 }
 

@@ -8,12 +8,19 @@ import type { WAA } from '../waa.js';
 import { withholdTokenProtocol } from './credentials.js';
 import { FirstMessage } from './first-message.js';
 import { Gate, type UpgradeOptions } from './gate.js';
+import { Heartbeat } from './heartbeat.js';
 import { Held } from './held.js';
-import { isForHttp, refuseUpgrade, type Socket, turnAway } from './refusal.js';
-import { endBroken, type SocketOptions, Sockets } from './sockets.js';
+import { closeSocket, cutOff, isForHttp, refuseUpgrade, type Socket, turnAway } from './refusal.js';
+import { type Kind, type SocketLimits, Sockets } from './sockets.js';
+
+/** Whose connections are accepted, and how many of them. */
+export interface ConnectionOptions extends UpgradeOptions, SocketLimits {
+  /** The most handshakes of which it is not decided yet whose they are: 1000 by default. */
+  readonly maxPending?: number;
+}
 
 /** Where `ws` accepts sockets, and whose. */
-export interface AcceptOptions extends UpgradeOptions, SocketOptions {
+export interface AcceptOptions extends ConnectionOptions {
   /** The path of these sockets, without a query; every path, if absent. */
   readonly path?: string;
   /**
@@ -22,8 +29,8 @@ export interface AcceptOptions extends UpgradeOptions, SocketOptions {
    * subprotocols get an answer of HTTP in any case; so does who shows nothing where only `bearer` or `basic` are taken.
    */
   readonly rejection?: 'http' | 'close';
-  /** The most handshakes of which it is not decided yet whose they are: 1000 by default. */
-  readonly maxPending?: number;
+  /** How often each socket is pinged, and ended if it did not answer the last time: seconds, 30 by default; 0 for never. */
+  readonly heartbeat?: number;
 }
 
 /** What is needed of a `WebSocketServer` of the package `ws`. */
@@ -38,7 +45,8 @@ export interface SocketServer<S extends Socket> extends EventEmitter {
 export class Door<S extends Socket> {
   readonly #wss: SocketServer<S>;
   readonly #gate: Gate;
-  readonly #sockets: Sockets;
+  readonly #sockets: Sockets<Socket>;
+  readonly #heartbeat: Heartbeat;
   readonly #options: AcceptOptions;
   #pending = 0;
   #isClosed = false;
@@ -46,7 +54,8 @@ export class Door<S extends Socket> {
   constructor(wss: SocketServer<S>, waa: WAA, options: AcceptOptions) {
     this.#wss = wss;
     this.#gate = new Gate(waa, options);
-    this.#sockets = new Sockets(waa, options);
+    this.#sockets = new Sockets(waa, kind, options);
+    this.#heartbeat = new Heartbeat(options.heartbeat ?? 30);
     this.#options = options;
     wss.once('close', () => {
       this.#isClosed = true;
@@ -93,7 +102,7 @@ export class Door<S extends Socket> {
     this.#wss.handleUpgrade(request, socket, head, (ws) => {
       // It may have been read before, and that was ended.
       if (socket.isPaused()) socket.resume();
-      if (this.#sockets.open(ws, auth, request)) this.#wss.emit('connection', ws, request);
+      if (this.#open(ws, auth, request)) this.#wss.emit('connection', ws, request);
     });
   }
 
@@ -125,13 +134,20 @@ export class Door<S extends Socket> {
       if (this.#isClosed) return ws.terminate();
       this.#count(auth, socket);
       first.release();
-      if (!this.#sockets.open(ws, auth, request)) return;
+      if (!this.#open(ws, auth, request)) return;
     } catch (error) {
       first.forget();
       return turnAway(ws, socket, error);
     }
     this.#wss.clients?.add(ws);
     reporting(() => this.#wss.emit('connection', ws, request));
+  }
+
+  #open(ws: S, auth: Auth, request: IncomingMessage): boolean {
+    ws.on('error', endBroken);
+    if (!this.#sockets.open(ws, auth, request)) return false;
+    this.#heartbeat.add(ws);
+    return true;
   }
 
   #count(auth: Auth, socket: Duplex): void {
@@ -149,7 +165,16 @@ export class Door<S extends Socket> {
   }
 }
 
-function once(work: () => void): () => void {
+const OPEN = 1;
+
+const kind: Kind<Socket> = { isOpen: ({ readyState }) => readyState === OPEN, end: closeSocket };
+
+/** A broken frame is an `error`, upon which ws closes; without a listener it would end the process. */
+function endBroken(this: Socket): void {
+  cutOff(this);
+}
+
+export function once(work: () => void): () => void {
   let isDone = false;
   return () => {
     if (!isDone) work();
@@ -157,6 +182,6 @@ function once(work: () => void): () => void {
   };
 }
 
-function tooMany(): SessionError {
+export function tooMany(): SessionError {
   return new SessionError('ERR_LIMIT_REACHED', 'too many handshakes are under way: try again in a moment');
 }

@@ -10,6 +10,7 @@ import {
   methods,
   type Shown,
   type Taken,
+  type TakeTicket,
   takeOut,
   withholdTokenProtocol,
 } from './credentials.js';
@@ -87,15 +88,37 @@ export class Gate {
   /**
    * Whose socket it is to be, if they may have it. Not a promise where nobody has to be asked.
    * @param taken what was concealed of the request.
+   * @param take what is done with a ticket: it is used up, by default.
    * @throws WebauthError, reported already.
    */
-  decide(request: IncomingMessage, taken: Taken): Auth | Promise<Auth> {
+  decide(request: IncomingMessage, taken: Taken, take: TakeTicket = this.#take): Auth | Promise<Auth> {
     let found: Found | undefined;
     try {
       this.#checkRequest(request);
-      found = this.#find(request, taken);
+      found = this.#find(request, taken, take);
       if (found.auth instanceof Promise || this.#options.authorise) return this.#decideLater(found, request);
       return this.#admit(found.auth, request);
+    } catch (error) {
+      throw this.#refuse(error, found?.way);
+    }
+  }
+
+  /**
+   * Holds a later request of a connection to what the first one was let in by; `authorise` is not asked again.
+   * @param auth whose connection it is.
+   * @throws WebauthError, reported already.
+   */
+  async decideAgain(request: IncomingMessage, taken: Taken, auth: Auth, take: TakeTicket): Promise<void> {
+    let found: Found | undefined;
+    try {
+      this.#checkRequest(request);
+      found = this.#find(request, taken, take);
+      const shown = await found.auth;
+      if (shown.sessionId !== auth.sessionId) {
+        throw new SessionError('ERR_SESSION_INVALID', 'the connection is one of another session');
+      }
+      this.#waa.authorise(shown, this.#options);
+      this.#waa.recheck(auth);
     } catch (error) {
       throw this.#refuse(error, found?.way);
     }
@@ -114,7 +137,7 @@ export class Gate {
   /** Whose ticket it is that came later, if they may have the socket. @throws WebauthError, reported already. */
   async decideMessage(ticket: string | Promise<string>, request: IncomingMessage): Promise<Auth> {
     try {
-      return await this.#admit(await this.#waa.takeTicket(await ticket), request);
+      return await this.#admit(await this.#take(await ticket), request);
     } catch (error) {
       throw this.#refuse(error);
     }
@@ -147,11 +170,13 @@ export class Gate {
     if (request.headers.origin !== undefined) checkOrigin(request, this.#origins);
   }
 
-  #find(request: IncomingMessage, taken: Taken): Found {
+  readonly #take: TakeTicket = (ticket) => this.#waa.takeTicket(ticket);
+
+  #find(request: IncomingMessage, taken: Taken, take: TakeTicket): Found {
     if (this.#readsAuthorization && authorizationLines(request).length > 1) {
       throw refusedAs(this.#nothing, 'ERR_TOKEN_INVALID', 'the request has more than one Authorization');
     }
-    const shown = { waa: this.#waa, request, taken, frame: this.#options.frame };
+    const shown = { waa: this.#waa, request, taken, frame: this.#options.frame, take };
     for (const way of this.#ways) {
       const auth = this.#open(way, shown);
       if (auth === undefined) continue;

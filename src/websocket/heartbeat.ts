@@ -10,6 +10,7 @@ export class Heartbeat {
   /** Those that have not answered yet. */
   readonly #silent = new Set<Socket>();
   readonly #answered: (this: Socket) => void;
+  readonly #left: (this: Socket) => void;
   #count = 0;
   #added = 0;
   #beaten = 0;
@@ -18,26 +19,29 @@ export class Heartbeat {
   /** @param seconds from one ping of a socket to the next; with 0 there are none. */
   constructor(seconds: number) {
     this.#every = (seconds * 1000) / SLOTS;
-    const silent = this.#silent;
+    const heartbeat = this;
+    // One of each for all sockets.
     this.#answered = function (this: Socket) {
-      silent.delete(this);
+      heartbeat.#silent.delete(this);
+    };
+    this.#left = function (this: Socket) {
+      heartbeat.#remove(this);
     };
   }
 
-  /** @returns where to remove it from. */
-  add(ws: Socket): number {
+  /** Pings it until it is closed. */
+  add(ws: Socket): void {
+    if (this.#every === 0) return;
     this.#added = (this.#added + 1) % SLOTS;
-    if (this.#every === 0) return this.#added;
     this.#slots[this.#added]?.add(ws);
     this.#count += 1;
-    ws.on('pong', this.#answered);
+    ws.on('pong', this.#answered).on('close', this.#left);
     this.#timer ??= setInterval(() => this.#beat(), this.#every).unref();
-    return this.#added;
   }
 
-  remove(ws: Socket, slot: number): void {
+  #remove(ws: Socket): void {
     this.#silent.delete(ws);
-    if (!this.#slots[slot]?.delete(ws)) return;
+    for (const slot of this.#slots) if (slot.delete(ws)) break;
     this.#count -= 1;
     if (this.#count > 0) return;
     clearInterval(this.#timer);

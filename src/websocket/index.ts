@@ -1,24 +1,14 @@
 import { EventEmitter } from 'node:events';
 import type { IncomingMessage } from 'node:http';
-import {
-  callable,
-  checkOptions,
-  flag,
-  isSeconds,
-  originList,
-  type Rule,
-  type Rules,
-  restriction,
-  seconds,
-  texts,
-} from '../options.js';
+import { checkOptions } from '../options.js';
 import type { Auth } from '../session/session.js';
 import type { WAA } from '../waa.js';
-import { type Credential, methods, protocolsOf, TOKEN_PROTOCOL } from './credentials.js';
+import { protocolsOf, TOKEN_PROTOCOL } from './credentials.js';
 import { type AcceptOptions, Door, type SocketServer } from './door.js';
 import { addEndpoint } from './endpoints.js';
 import { Gate, type UpgradeOptions } from './gate.js';
 import type { Socket } from './refusal.js';
+import { acceptRules, checkUse, checkWAA, upgradeRules } from './rules.js';
 
 export type { Credential } from './credentials.js';
 export type { AcceptOptions, SocketServer } from './door.js';
@@ -108,22 +98,6 @@ function checkArguments(server: unknown, wss: unknown, waa: unknown): void {
   checkWAA(waa);
 }
 
-function checkWAA(waa: unknown): void {
-  if (typeof (waa as Partial<WAA> | undefined)?.openSession !== 'function')
-    throw new TypeError('the sockets need the waa that createWAA() returned, and not a promise or middleware of it');
-}
-
-/** What each option can be, and what only together. */
-function checkUse(waa: WAA, { credentials = ['cookie'], origins = [], frame }: UpgradeOptions): void {
-  if (credentials.includes('firstMessage') && credentials.length > 1) {
-    throw new TypeError('firstMessage goes with no other credential: give it a path of its own');
-  }
-  if (frame && !credentials.includes('cookie')) throw new TypeError('a frame makes cookies: credentials needs cookie');
-  const plain = origins.find((origin) => !origin.startsWith('https:'));
-  if (plain === undefined || waa.isDevelopment) return;
-  throw new TypeError(`pages of ${plain} are not encrypted on their way, which is for development only: use https`);
-}
-
 /** Where the application's own `handleProtocols` knows none of the client's, browsers want one all the same. */
 function selectTokenProtocol(lines: string[], request: IncomingMessage): void {
   const isSelected = lines.some((line) => /^sec-websocket-protocol:/i.test(line));
@@ -131,42 +105,4 @@ function selectTokenProtocol(lines: string[], request: IncomingMessage): void {
   if (!isSelected && protocolsOf(request).includes(TOKEN_PROTOCOL)) {
     lines.push(`Sec-WebSocket-Protocol: ${TOKEN_PROTOCOL}`);
   }
-}
-
-const credentialNames: readonly string[] = [...methods.map(({ name }) => name), 'firstMessage'] satisfies Credential[];
-
-const positive: Rule = [
-  (value) => isSeconds(value) && value > 0 && value <= 3600,
-  'is a number of seconds, at most an hour',
-];
-
-const upgradeRules: Rules<UpgradeOptions> = {
-  principals: restriction(texts),
-  ptags: restriction(texts),
-  scopes: restriction(texts),
-  credentials: restriction([
-    (value) => texts[0](value) && (value as string[]).length > 0 && (value as string[]).every(isCredential),
-    `is a list of some of: ${credentialNames.join(', ')}`,
-  ]),
-  origins: originList,
-  frame: restriction([(value) => typeof value === 'function' && 'read' in value, 'is made by socketFrame()']),
-  authorise: restriction(callable),
-  deadline: positive,
-  behindProxy: flag,
-};
-
-const count: Rule = [(value) => Number.isInteger(value) && (value as number) > 0, 'is a whole number, at least 1'];
-
-const acceptRules: Rules<AcceptOptions> = {
-  ...upgradeRules,
-  path: [(value) => typeof value === 'string' && /^\/[^?#]*$/.test(value), 'begins with / and has no query'],
-  rejection: [(value) => value === 'http' || value === 'close', "is 'http' or 'close'"],
-  maxPending: count,
-  maxPerPrincipal: restriction(count),
-  maxPerSession: restriction(count),
-  heartbeat: seconds,
-};
-
-function isCredential(name: string): boolean {
-  return credentialNames.includes(name);
 }

@@ -1,8 +1,8 @@
 import type { EventEmitter } from 'node:events';
-import { STATUS_CODES } from 'node:http';
+import { type ServerResponse, STATUS_CODES } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { WebauthError } from '../errors.js';
-import { described, retryAfter } from '../http.js';
+import { described, retryAfter, sendData } from '../http.js';
 
 /** What is needed of a socket of the package `ws`. */
 export interface Socket extends EventEmitter {
@@ -30,6 +30,17 @@ export function refuseUpgrade(socket: Duplex, error: unknown): void {
     ...(wait === undefined ? [] : [`Retry-After: ${wait}`]),
   ];
   answer(socket, `${head.join('\r\n')}\r\n\r\n${body}`);
+}
+
+/** The same for a request that is no upgrade. */
+export function refuseRequest(response: ServerResponse, error: unknown): void {
+  const { status, code, message, challenges } = describe(error);
+  const wait = retryAfter(status);
+  if (challenges.length > 0) response.setHeader('WWW-Authenticate', challenges);
+  if (wait !== undefined) response.setHeader('Retry-After', wait);
+  // What was not read yet is not waited for.
+  if (!response.req.complete) response.setHeader('Connection', 'close');
+  sendData(response, status, { error: { code, message } });
 }
 
 export function refuseNotFound(socket: Duplex): void {

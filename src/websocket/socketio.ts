@@ -1,0 +1,316 @@
+import type { EventEmitter } from 'node:events';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { digest } from '../digest.js';
+import { SessionError } from '../errors.js';
+import { described } from '../http.js';
+import { checkOptions } from '../options.js';
+import { reporting } from '../session/live.js';
+import type { Auth } from '../session/session.js';
+import type { WAA } from '../waa.js';
+import type { Taken, TakeTicket } from './credentials.js';
+import { type ConnectionOptions, once, tooMany } from './door.js';
+import { Gate, tooLate } from './gate.js';
+import { refuseRequest, refuseUpgrade } from './refusal.js';
+import { checkUse, checkWAA, connectionRules } from './rules.js';
+import { Sockets } from './sockets.js';
+
+export type { Credential } from './credentials.js';
+export type { ConnectionOptions } from './door.js';
+
+/** What is needed of a `Server` of the package `socket.io`. */
+export interface ConnectionServer {
+  readonly engine: Engine;
+  /** All that there are so far, by their names. */
+  readonly _nsps: ReadonlyMap<string, Namespace>;
+  readonly _opts: { readonly connectionStateRecovery?: unknown };
+  path(): string;
+  on(event: 'new_namespace', listener: (namespace: Namespace) => void): unknown;
+}
+
+interface Engine {
+  use(middleware: (request: unknown, response: unknown, next: () => void) => void): void;
+  on(event: 'connection', listener: (connection: unknown) => void): unknown;
+}
+
+interface Namespace {
+  use(middleware: (socket: unknown, next: Next) => void): unknown;
+}
+
+/** A request of the engine's, which has its query apart. */
+interface Request extends IncomingMessage {
+  readonly _query: Record<string, string | undefined>;
+}
+
+/** The engine's stand-in for one, in an upgrade, sends nothing. */
+type Response = ServerResponse | EventEmitter;
+
+/** What the engine has of a client, over whichever transport. */
+interface Connection extends EventEmitter {
+  /** The sid. */
+  readonly id: string;
+  readonly readyState: string;
+  readonly request: Request;
+  close(discard?: boolean): void;
+}
+
+/** What a namespace has of a client. */
+interface Socket extends EventEmitter {
+  readonly conn: Connection;
+  readonly data: { auth?: Auth };
+  readonly handshake: { readonly auth: { ticket?: unknown } };
+  disconnect(): void;
+}
+
+/**
+ * Lets only people who are logged in connect to a server of Socket.IO. Each request of a connection is held to Origin and
+ * session. `socket.data.auth` says who it is; the connection ends when their session does. Call it before `io.use` and
+ * `io.of`, since middleware that was there before does not know yet.
+ * @param io made with its HTTP server.
+ * @throws TypeError if the options cannot be served safely.
+ */
+export function acceptConnections(io: ConnectionServer, waa: WAA, options: ConnectionOptions = {}): void {
+  checkServer(io);
+  checkWAA(waa);
+  checkOptions('acceptConnections', options, connectionRules);
+  checkUse(waa, options);
+  const { credentials = ['cookie'], frame } = options;
+  if (credentials.includes('cookie') && !frame && !waa.reaches(io.path())) {
+    throw new TypeError(`browsers send the session to ${waa.cookies.path} only, and so never to ${io.path()}`);
+  }
+  guarded.add(io.engine);
+  const connections = new Connections(waa, options);
+  const guard = (namespace: Namespace): unknown =>
+    namespace.use((socket, next) => connections.enter(socket as Socket, next));
+  io.engine.use((request, response, next) => connections.pass(request as Request, response as Response, next));
+  io.engine.on('connection', (connection) => connections.open(connection as Connection));
+  for (const namespace of io._nsps.values()) guard(namespace);
+  io.on('new_namespace', guard);
+}
+
+const guarded = new WeakSet<Engine>();
+
+/** Of what has no types, and what Socket.IO would do behind our back. */
+function checkServer(io: Partial<ConnectionServer> | undefined): void {
+  if (typeof io?.engine?.use !== 'function' || !(io._nsps instanceof Map)) {
+    throw new TypeError(
+      'acceptConnections(io, …): io is a Server of socket.io 4 that has its server: new Server(server)',
+    );
+  }
+  if (guarded.has(io.engine)) throw new TypeError('acceptConnections() was called for this server already');
+  if (!io._opts?.connectionStateRecovery) return;
+  throw new TypeError(
+    'connectionStateRecovery hands what was meant for one connection to another, whose session nobody compares: leave it off',
+  );
+}
+
+/** Whose a connection is. */
+interface Known {
+  readonly auth: Auth;
+  /** What becomes of a ticket that a later request shows. */
+  readonly take: TakeTicket;
+  /** Those of its namespaces. */
+  readonly sockets: Set<Socket>;
+}
+
+/** A connection of which it is not known yet whose it is. */
+interface Late {
+  /** It is asked once, though several namespaces may be asked for. */
+  deciding: Promise<Known> | undefined;
+  readonly settle: () => void;
+}
+
+class Connections {
+  readonly #waa: WAA;
+  readonly #gate: Gate;
+  readonly #sockets: Sockets<Connection>;
+  readonly #isLate: boolean;
+  readonly #maxPending: number;
+  /** By the first request of each. */
+  readonly #known = new WeakMap<IncomingMessage, Known>();
+  /** By their sid. */
+  readonly #open = new Map<string, Known>();
+  readonly #late = new WeakMap<Connection, Late>();
+  #pending = 0;
+
+  constructor(waa: WAA, options: ConnectionOptions) {
+    this.#waa = waa;
+    this.#gate = new Gate(waa, options);
+    this.#isLate = options.credentials?.includes('firstMessage') ?? false;
+    this.#maxPending = options.maxPending ?? 1000;
+    this.#sockets = new Sockets(waa, { isOpen, end: (connection) => this.#end(connection) }, options);
+  }
+
+  /** Every request for the engine, before that looks at it. */
+  async pass(request: Request, response: Response, next: () => void): Promise<void> {
+    try {
+      await this.#decide(request);
+    } catch (error) {
+      return 'headersSent' in response ? refuseRequest(response, error) : refuseUpgrade(request.socket, error);
+    }
+    next();
+  }
+
+  /** A connection that the engine has made. */
+  open(connection: Connection): void {
+    const known = this.#known.get(connection.request);
+    if (known === undefined && this.#isLate) return this.#expect(connection);
+    try {
+      // Without, it has come by some way that does not lead past here.
+      if (known) return this.#keep(connection, known);
+    } catch {}
+    connection.close(true);
+  }
+
+  /** A client that wants to be in a namespace. */
+  enter(socket: Socket, next: Next): void {
+    const known = this.#known.get(socket.conn.request);
+    if (known) this.#admit(socket, known, next);
+    else
+      this.#askFor(socket).then(
+        (found) => this.#admit(socket, found, next),
+        (error) => refuse(socket, error, next),
+      );
+  }
+
+  async #decide(request: Request): Promise<void> {
+    const taken = this.#gate.conceal(request);
+    if (taken.tickets.length > 0) delete request._query['ticket'];
+    const { sid } = request._query;
+    if (this.#isLate) this.#checkLate(request);
+    else if (sid) await this.#decideAgain(request, taken, sid);
+    else await this.#decideFirst(request, taken);
+  }
+
+  async #decideFirst(request: Request, taken: Taken): Promise<void> {
+    this.#checkPending();
+    let shown: string | undefined;
+    const decided = this.#gate.decide(request, taken, (ticket) => {
+      shown = digest(ticket);
+      return this.#waa.takeTicket(ticket);
+    });
+    const auth = decided instanceof Promise ? await this.#wait(decided) : decided;
+    this.#reporting(auth, () => this.#sockets.check(auth));
+    this.#know(request, auth, shown);
+  }
+
+  /** As the first one: of a ticket, that it is the one that was used up then. */
+  async #decideAgain(request: Request, taken: Taken, sid: string): Promise<void> {
+    const known = this.#open.get(sid);
+    if (known) return this.#gate.withinDeadline(this.#gate.decideAgain(request, taken, known.auth, known.take));
+    this.#gate.expect(request);
+    throw this.#refusal('no connection here has this sid: it is over, or another process has it (use sticky sessions)');
+  }
+
+  /** Of one that has shown nothing yet, nothing but its own wire tells it from anybody else. */
+  #checkLate(request: Request): void {
+    this.#gate.expect(request);
+    this.#checkPending();
+    if (request.headers.upgrade !== undefined && !request._query['sid']) return;
+    throw this.#refusal(
+      "with firstMessage, connections begin as WebSockets: the client needs transports: ['websocket']",
+    );
+  }
+
+  #checkPending(): void {
+    if (this.#pending >= this.#maxPending) throw this.#gate.report(tooMany());
+  }
+
+  #refusal(message: string): SessionError {
+    return this.#gate.report(new SessionError('ERR_SESSION_MISSING', message));
+  }
+
+  async #wait(decided: Promise<Auth>): Promise<Auth> {
+    this.#pending += 1;
+    return this.#gate.withinDeadline(decided).finally(() => {
+      this.#pending -= 1;
+    });
+  }
+
+  #know(request: Request, auth: Auth, shown?: string): Known {
+    const take = (ticket: string): Auth => {
+      if (digest(ticket) === shown) return auth;
+      throw new SessionError('ERR_TOKEN_INVALID', 'the connection was opened with another ticket');
+    };
+    const known = { auth, take, sockets: new Set<Socket>() };
+    this.#known.set(request, known);
+    request.auth = auth;
+    return known;
+  }
+
+  /** Has a connection live as long as its session. @throws SessionError ERR_LIMIT_REACHED */
+  #keep(connection: Connection, known: Known): void {
+    const { auth } = known;
+    this.#reporting(auth, () => this.#sockets.count(auth, connection));
+    if (!this.#sockets.open(connection, auth, connection.request)) return;
+    this.#open.set(connection.id, known);
+    connection.on('close', () => this.#open.delete(connection.id));
+  }
+
+  /** The ticket comes with the first namespace that the client asks for. */
+  #expect(connection: Connection): void {
+    const { deadline } = this.#gate;
+    const timer = setTimeout(() => {
+      this.#gate.report(tooLate(deadline));
+      connection.close(true);
+    }, deadline * 1000);
+    this.#pending += 1;
+    const settle = once(() => {
+      this.#pending -= 1;
+      clearTimeout(timer);
+    });
+    this.#late.set(connection, { deciding: undefined, settle });
+    connection.on('close', settle);
+  }
+
+  #askFor(socket: Socket): Promise<Known> {
+    const late = this.#late.get(socket.conn);
+    if (late === undefined) return Promise.reject(this.#refusal('nobody was let in here'));
+    late.deciding ??= this.#readTicket(socket).finally(late.settle);
+    return late.deciding;
+  }
+
+  async #readTicket({ conn, handshake }: Socket): Promise<Known> {
+    const { ticket } = handshake.auth;
+    delete handshake.auth.ticket;
+    const auth = await this.#gate.decideMessage(typeof ticket === 'string' ? ticket : '', conn.request);
+    const known = this.#know(conn.request, auth);
+    this.#keep(conn, known);
+    return known;
+  }
+
+  #admit(socket: Socket, known: Known, next: Next): void {
+    socket.data.auth = known.auth;
+    known.sockets.add(socket);
+    socket.on('disconnect', () => known.sockets.delete(socket));
+    next();
+  }
+
+  #end(connection: Connection): void {
+    const { sockets = [] } = this.#known.get(connection.request) ?? {};
+    // Each tells the application, which may fail there.
+    for (const socket of sockets) reporting(() => socket.disconnect());
+    connection.close();
+  }
+
+  #reporting(auth: Auth, check: () => void): void {
+    try {
+      check();
+    } catch (error) {
+      throw this.#gate.report(error as SessionError, auth);
+    }
+  }
+}
+
+type Next = (error?: Error) => void;
+
+function isOpen({ readyState }: Connection): boolean {
+  return readyState === 'open';
+}
+
+/** The client gets a `connect_error`, and no second try on this connection. */
+function refuse({ conn }: Socket, error: unknown, next: Next): void {
+  const { code, message } = described(error);
+  next(Object.assign(new Error(message), { data: { code, message } }));
+  // That is sent at the end of this turn.
+  setImmediate(() => conn.close());
+}
