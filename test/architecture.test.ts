@@ -1,7 +1,6 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, relative, resolve, sep } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import * as client from '../src/client/index.js';
 import * as express from '../src/express/index.js';
 import * as index from '../src/index.js';
 import * as lmdb from '../src/session/lmdb.js';
@@ -84,7 +83,7 @@ const publicNames = {
   './websocket': ['acceptUpgrades', 'authenticateUpgrade', 'refuseUpgrade', 'socketFrame'],
   './wls': ['WLS', 'createWLS'],
   './socket.io': ['acceptConnections'],
-  './client': ['TicketError', 'connect'],
+  './client': ['TicketError', 'connect', 'fetchTicket'],
   './lmdb': ['LmdbStore'],
   './redis': ['RedisStore'],
 };
@@ -97,6 +96,8 @@ interface Import {
 }
 
 const src = join(root, 'src');
+/** Not by a name that the compiler reads: it is written for browsers, and this for Node. */
+const client: object = await import(join(src, 'client/index.ts'));
 const code = new Map(
   readdirSync(src, { recursive: true, encoding: 'utf8' })
     .filter((name) => name.endsWith('.ts'))

@@ -308,6 +308,7 @@ describe('each request of a connection', () => {
         expect([answer.status, answer.text]).toEqual([403, expect.stringContaining('sticky sessions')]);
       }
     }
+    expect(codeOf(await ask('transport=polling&sid=nothing', { origin: 'null' }))).toBe('ERR_ORIGIN_REFUSED');
     expect(await waa.takeTicket(ticket)).toMatchObject({ principal: 'test0001' });
   });
 

@@ -1,10 +1,11 @@
 /** How a page shows whose socket it is to be: docs/websockets.md helps to choose. */
 export type Credential = 'cookie' | 'frame' | 'query' | 'subprotocol' | 'firstMessage';
 
-/** How it is with the socket, for people to see. */
+/** How it is with the socket, for people to see. docs/client.md says what a page does about each. */
 export type Status =
   | { readonly state: 'connecting' }
   | {
+      /** Open: but a server that refuses by a close code only says so a moment later. */
       readonly state: 'open';
       /** The subprotocol that the server chose, or an empty text. */
       readonly protocol: string;
@@ -19,7 +20,7 @@ export type Status =
   | {
       /** Nobody is logged in any more. */
       readonly state: 'logged out';
-      /** Where to go to log in, and come back to this page. */
+      /** Where to go to log in, and come back to this page: an absolute address. */
       readonly loginUrl: string;
     }
   | {
@@ -50,7 +51,9 @@ export interface ConnectOptions {
   readonly ticketUrl?: string;
   /** What messages of bytes are: `blob`, by default. */
   readonly binaryType?: 'blob' | 'arraybuffer';
+  /** What it throws is an uncaught error of the page, and changes nothing here; so for `onStatus`. */
   readonly onMessage?: (data: string | Blob | ArrayBuffer) => void;
+  /** First with `connecting`, once `connect` has returned. */
   readonly onStatus?: (status: Status) => void;
 }
 
@@ -61,7 +64,11 @@ export interface Connection {
   send(data: Data): boolean;
   /** Tries now: also after somebody has logged in again, or where the socket was closed. */
   open(): void;
-  /** Closes the socket for good. */
+  /**
+   * Closes the socket, until `open()`.
+   * @param code 1000, by default; or 3000 to 4999.
+   * @param reason at most 123 bytes.
+   */
   close(code?: number, reason?: string): void;
 }
 
@@ -70,9 +77,9 @@ export class TicketError extends Error {
   override readonly name = 'TicketError';
   /** The status of the answer; 0 where there was none. */
   readonly status: number;
-  /** Of the error table. */
+  /** Of the error table; `ERR_NETWORK` where this library did not answer. */
   readonly code: string;
-  /** Where nobody is logged in: where to go to log in, and come back to this page. */
+  /** Where nobody is logged in (401): where to go to log in, and come back to this page. */
   readonly loginUrl: string | undefined;
 
   constructor(message: string, status = 0, code = 'ERR_NETWORK', loginUrl?: string) {
@@ -86,17 +93,296 @@ export class TicketError extends Error {
 /**
  * Opens a socket, and keeps it open.
  * @param url a path of the page's own origin, or an address of `http:`, `https:`, `ws:` or `wss:`; http becomes ws.
+ * @throws TypeError if that is no such address, or there is no such credential.
  */
 export function connect(url: string, options: ConnectOptions = {}): Connection {
   return new Kept(url, options);
 }
 
-class Kept implements Connection {
-  status: Status = { state: 'connecting' };
-  constructor(_url: string, _options: ConnectOptions) {}
-  send(_data: Data): boolean {
-    return false;
-  }
-  open(): void {}
-  close(_code?: number, _reason?: string): void {}
+/**
+ * Fetches a ticket, which opens one socket: for sockets that something else opens, such as Socket.IO.
+ * @param ticketUrl `/webauth/ticket`, by default.
+ * @param signal gives up; by default, after 20 seconds.
+ * @throws TicketError
+ */
+export async function fetchTicket(
+  ticketUrl = '/webauth/ticket',
+  signal: AbortSignal = AbortSignal.timeout(PATIENCE),
+): Promise<string> {
+  const sent = { method: 'POST', credentials: 'same-origin', redirect: 'error', signal } as const;
+  const response = await fetch(ticketUrl, sent).catch(() => {
+    throw new TicketError('the ticket route is out of reach');
+  });
+  const { ticket, error } = (await response.json().catch(() => undefined)) ?? {};
+  const { status, ok } = response;
+  if (ok && typeof ticket === 'string') return ticket;
+  const loginUrl = status === 401 ? loginHere(error?.loginUrl, response.url) : undefined;
+  throw new TicketError(error?.message ?? `the ticket route answered ${status}`, status, error?.code, loginUrl);
 }
+
+/** Milliseconds that an attempt may take. */
+const PATIENCE = 20_000;
+/** Milliseconds after which an open socket is taken for one that was let in. */
+const SETTLED = 5_000;
+/** Milliseconds between two attempts, at most: at first, and in the end. */
+const BASE = 1_000;
+const CAP = 30_000;
+/** So many handshakes that fail in a row are no accident. */
+const SUSPICIOUS = 3;
+
+const JUPYTER = 'v1.token.websocket.jupyter.org';
+const credentials: readonly Credential[] = ['cookie', 'frame', 'query', 'subprotocol', 'firstMessage'];
+
+const guess =
+  "The server is there, and opens no socket: a guess is that it refuses this one. With rejection: 'close' it would say why.";
+
+class Kept implements Connection {
+  readonly #url: URL;
+  readonly #options: ConnectOptions;
+  readonly #credential: Credential;
+  #status: Status = { state: 'connecting' };
+  /** Of what is going on: an attempt and its socket, a pause, or nothing. Its end ends all that belongs to it. */
+  #phase = new AbortController();
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #socket: WebSocket | undefined;
+  /** How often it went wrong since a socket stayed open. */
+  #failures = 0;
+  /** How many handshakes in a row failed without a word. */
+  #shut = 0;
+  /** Whether it takes more than the cookie that the browser sends by itself. */
+  #inDoubt: boolean;
+
+  constructor(url: string, options: ConnectOptions) {
+    this.#url = socketUrl(url);
+    this.#options = options;
+    this.#credential = options.credential ?? 'cookie';
+    if (!credentials.includes(this.#credential)) throw new TypeError(`credential is one of ${credentials.join(', ')}`);
+    this.#inDoubt = this.#credential === 'frame';
+    const { signal } = this.#phase;
+    // What is called back may use what connect() returns.
+    queueMicrotask(() => signal.aborted || this.#attempt());
+  }
+
+  get status(): Status {
+    return this.#status;
+  }
+
+  send(data: Data): boolean {
+    if (this.#socket?.readyState !== WebSocket.OPEN) return false;
+    this.#socket.send(data as string);
+    return true;
+  }
+
+  open(): void {
+    const { state } = this.#status;
+    if (state !== 'connecting' && state !== 'open') this.#attempt();
+  }
+
+  close(code = 1000, reason = ''): void {
+    this.#socket?.close(code, reason);
+    if (this.#status.state !== 'closed') this.#end({ state: 'closed', code, reason });
+  }
+
+  async #attempt(): Promise<void> {
+    const signal = this.#begin();
+    this.#later(PATIENCE, () => this.#retry('nothing answered in time'));
+    this.#say({ state: 'connecting' });
+    try {
+      const ticket = await this.#prepare(signal);
+      if (!signal.aborted) this.#dial(ticket, signal);
+    } catch (error) {
+      if (!signal.aborted) this.#fail(error as Error);
+    }
+  }
+
+  /** The ticket to show; none where the browser sends a cookie, once that is known to be good. */
+  async #prepare(signal: AbortSignal): Promise<string> {
+    const credential = this.#credential;
+    const byCookie = credential === 'cookie' || credential === 'frame';
+    if (signal.aborted || (byCookie && !this.#inDoubt)) return '';
+    const fetched = fetchTicket(this.#options.ticketUrl, signal);
+    const ticket = credential === 'cookie' ? await fetched.catch(orSocketTells) : await fetched;
+    if (credential === 'frame') await allowSockets(httpUrl(this.#url).origin, ticket, signal);
+    return byCookie ? '' : ticket;
+  }
+
+  #dial(ticket: string, signal: AbortSignal): void {
+    const { protocols = [], binaryType = 'blob', onMessage } = this.#options;
+    const [url, offered] = show(this.#credential, ticket, this.#url, protocols);
+    this.#inDoubt = true;
+    const socket = new WebSocket(url, offered);
+    this.#socket = socket;
+    socket.binaryType = binaryType;
+    signal.addEventListener('abort', () => socket.close());
+    const opened = () => {
+      if (this.#credential === 'firstMessage') socket.send(ticket);
+      this.#inDoubt = false;
+      this.#later(SETTLED, () => {
+        this.#failures = 0;
+      });
+      this.#say({ state: 'open', protocol: socket.protocol });
+    };
+    socket.addEventListener('open', opened, { signal });
+    socket.addEventListener('message', ({ data }) => tell(onMessage, data), { signal });
+    socket.addEventListener('close', (event) => this.#lost(event, signal), { signal });
+  }
+
+  #lost({ code, reason }: CloseEvent, signal: AbortSignal): void {
+    if (this.#status.state !== 'open') return void this.#shutOut(signal);
+    if (code === 4403) return this.#end({ state: 'refused', ...parseReason(reason) });
+    const isOver = code === 1000 || (code >= 3000 && ![4401, 4408, 4429].includes(code));
+    if (isOver) return this.#end({ state: 'closed', code, reason });
+    this.#inDoubt = code === 4401;
+    // Where another login has taken its place, the new session's cookie may still be on its way.
+    this.#retry(reason || `the socket was closed with ${code}`, code === 4401 ? BASE : 0);
+  }
+
+  /** Browsers do not say why a handshake failed. */
+  async #shutOut(signal: AbortSignal): Promise<void> {
+    this.#shut += 1;
+    const isRefused = this.#shut >= SUSPICIOUS && (await answers(httpUrl(this.#url), signal));
+    if (signal.aborted) return;
+    if (!isRefused) return this.#pause({ state: 'down', reason: 'the socket could not be opened' });
+    this.#failures = Number.POSITIVE_INFINITY;
+    this.#pause({ state: 'refused', reason: guess });
+  }
+
+  #fail(error: Error): void {
+    const { status, code, loginUrl } = error as Partial<TicketError>;
+    if (loginUrl !== undefined) this.#end({ state: 'logged out', loginUrl });
+    else if (status === 403) this.#end({ state: 'refused', ...parseReason(`${code}: ${error.message}`) });
+    else this.#retry(error.message);
+  }
+
+  #retry(reason: string, atLeast = 0): void {
+    this.#shut = 0;
+    this.#pause({ state: 'down', reason }, atLeast);
+  }
+
+  #pause(said: { readonly state: 'down' | 'refused'; readonly reason: string }, atLeast = 0): void {
+    const signal = this.#begin();
+    const retryIn = atLeast + Math.round(Math.random() * Math.min(CAP, BASE * 2 ** this.#failures));
+    this.#failures += 1;
+    this.#later(retryIn, () => this.#attempt());
+    addEventListener('online', () => this.#attempt(), { signal });
+    this.#say({ ...said, retryIn });
+  }
+
+  #end(status: Status): void {
+    this.#begin();
+    this.#failures = this.#shut = 0;
+    this.#say(status);
+  }
+
+  #begin(): AbortSignal {
+    this.#phase.abort();
+    clearTimeout(this.#timer);
+    this.#phase = new AbortController();
+    return this.#phase.signal;
+  }
+
+  #later(milliseconds: number, work: () => void): void {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(work, milliseconds);
+  }
+
+  /** Comes last in whatever it is said of: the page may open and close here. */
+  #say(status: Status): void {
+    this.#status = status;
+    tell(this.#options.onStatus, status);
+  }
+}
+
+function tell<T>(callback: ((said: T) => void) | undefined, said: T): void {
+  try {
+    callback?.(said);
+  } catch (error) {
+    reportError(error);
+  }
+}
+
+/** Takes `ERR_…: sentence` apart, if it is that. */
+function parseReason(text: string): { readonly code?: string; readonly reason: string } {
+  const [, code, reason = text] = /^(ERR_\w+): (.*)/s.exec(text) ?? [];
+  return code === undefined ? { reason } : { code, reason };
+}
+
+function socketUrl(text: string): URL {
+  const url = new URL(text, location.href);
+  url.protocol = url.protocol.replace('http', 'ws');
+  url.hash = '';
+  if (!/^wss?:$/.test(url.protocol)) throw new TypeError(`${url.protocol} is no scheme of sockets`);
+  return url;
+}
+
+function httpUrl(url: URL): URL {
+  return new URL(url.href.replace('ws', 'http'));
+}
+
+/** Address and subprotocols of the next socket. */
+function show(credential: Credential, ticket: string, url: URL, protocols: readonly string[]): [URL, string[]] {
+  const shown = new URL(url);
+  // Not by searchParams, which spell the others anew.
+  if (credential === 'query') shown.search += `${url.search && '&'}ticket=${encodeURIComponent(ticket)}`;
+  if (credential !== 'subprotocol') return [shown, [...protocols]];
+  // A header takes no parentheses, and encodeURIComponent leaves them.
+  const encoded = encodeURIComponent(ticket).replace(/[()]/g, (char) => `%${char.charCodeAt(0).toString(16)}`);
+  return [shown, [...protocols, JUPYTER, `${JUPYTER}.${encoded}`]];
+}
+
+/** A session that can have no more tickets just now lives; and where the route is not there, the socket has to tell. */
+function orSocketTells(error: TicketError): string {
+  const { status } = error;
+  if (status === 0 || status === 401 || status === 403 || status >= 500) throw error;
+  return '';
+}
+
+/** Where to log in and come back here: by default, beside the ticket route. */
+function loginHere(path = 'login', base: string): string {
+  const url = new URL(path, base);
+  url.searchParams.set('return', location.pathname + location.search + location.hash);
+  return url.href;
+}
+
+/** Whether a server is there. That of the page is: it has just answered. */
+async function answers(url: URL, signal: AbortSignal): Promise<boolean> {
+  if (url.origin === location.origin) return true;
+  const asked = fetch(url, { method: 'HEAD', mode: 'no-cors', credentials: 'omit', cache: 'no-store', signal });
+  return asked.then(
+    () => true,
+    () => false,
+  );
+}
+
+/** Spends the ticket in a hidden frame, so that the browser keeps a cookie which opens sockets of that origin. */
+async function allowSockets(origin: string, ticket: string, signal: AbortSignal): Promise<void> {
+  const frame = document.createElement('iframe');
+  frame.hidden = true;
+  frame.src = `${origin}/webauth/frame`;
+  const stop = new AbortController();
+  try {
+    const { ok, code, message } = await new Promise<Answer>((resolve, reject) => {
+      const hear = ({ source, origin: from, data }: MessageEvent) => {
+        if (source !== frame.contentWindow || from !== origin) return;
+        if (data.ready) frame.contentWindow?.postMessage({ ticket }, origin);
+        else resolve(data);
+      };
+      addEventListener('message', hear, { signal: stop.signal });
+      signal.addEventListener('abort', reject, { signal: stop.signal });
+      document.body.append(frame);
+    });
+    if (!ok) throw new TicketError(message, isFinal.test(code) ? 403 : 0, code);
+  } finally {
+    stop.abort();
+    frame.remove();
+  }
+}
+
+/** What the frame says in the end. */
+interface Answer {
+  readonly ok: boolean;
+  readonly code: string;
+  readonly message: string;
+}
+
+const isFinal = /_REFUSED$|^ERR_COOKIES_BLOCKED$/;

@@ -1,11 +1,12 @@
 import { spawn } from 'node:child_process';
 import { createHash, type X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { createServer, type IncomingMessage, type RequestListener, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { delimiter, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { transformSync } from 'esbuild';
 import express from 'express';
 import type { Browser, BrowserContext, BrowserContextOptions, Page } from 'playwright-core';
 import { expect } from 'vitest';
@@ -51,6 +52,12 @@ export const browserArgs: readonly string[] = [
   '--disable-component-update',
   '--disable-sync',
 ];
+
+/** The client, as a page loads it: as a module. */
+export const clientScript = transformSync(readFileSync(new URL('../../src/client/index.ts', import.meta.url), 'utf8'), {
+  loader: 'ts',
+  target: 'es2022',
+}).code;
 
 /** Has a browser trust this one certificate: by its key, whoever signed it. */
 export function trusting(certificate: X509Certificate): string {
