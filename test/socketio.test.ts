@@ -278,6 +278,11 @@ describe('each request of a connection', () => {
     // Its owner has not noticed.
     expect((await ask(query, headersOf(mine.cookie), hello)).status).toBe(200);
     expect(heard).toEqual([['say', 'hello']]);
+    // And once that has left, it is good for nothing.
+    const closed = once((entered[0] as ServerSocket).conn, 'close');
+    await ask(query, headersOf(mine.cookie), { method: 'POST', body: '1' });
+    await closed;
+    expect((await ask(query, headersOf(mine.cookie))).text).toContain('no connection here has this sid');
   });
 
   it.each([
@@ -312,15 +317,19 @@ describe('each request of a connection', () => {
     expect(await waa.takeTicket(ticket)).toMatchObject({ principal: 'test0001' });
   });
 
-  it('is refused once the session is over, although the connection is closing still', async () => {
-    serve();
-    const { auth, cookie } = await logIn();
-    const sid = await begin(headersOf(cookie));
-    await waa.endSession(auth);
-    const answer = await ask(`transport=polling&sid=${sid}`, headersOf(cookie), hello);
-    expect([answer.status, codeOf(answer)]).toEqual([403, 'ERR_SESSION_REVOKED']);
-    expect(heard).toEqual([]);
-  });
+  it.each(['cookie', 'query'] as const)(
+    'is refused once the session is over, although the connection is closing still: by %s',
+    async (by) => {
+      serve({ credentials: [by] });
+      const { auth, cookie } = await logIn();
+      const [headers, query] = by === 'cookie' ? [headersOf(cookie), ''] : [{}, `&ticket=${await ticketOf(cookie)}`];
+      const sid = await begin(headers, query);
+      await waa.endSession(auth);
+      const answer = await ask(`transport=polling&sid=${sid}${query}`, headers, hello);
+      expect([answer.status, codeOf(answer)]).toEqual([by === 'cookie' ? 403 : 401, 'ERR_SESSION_REVOKED']);
+      expect(heard).toEqual([]);
+    },
+  );
 
   it('may come without an Origin from a page of ours, which reads, if its browser says so', async () => {
     serve();
@@ -346,6 +355,17 @@ describe('each request of a connection', () => {
     const answer = await ask(`transport=polling&sid=${sid}`, headersOf(renewed?.cookie as string), hello);
     expect([answer.status, heard]).toEqual([200, [['say', 'hello']]]);
     expect(entered[0]?.data.auth.expires.getTime()).toBeGreaterThan(expires.getTime());
+  });
+
+  it('is not read to its end where it is refused', async () => {
+    serve();
+    const options = { method: 'POST', headers: { 'content-length': '1000000' }, agent: false };
+    const request = send(`${origin}/socket.io/?EIO=4&transport=polling`, options).on('error', () => {});
+    request.flushHeaders();
+    const [response] = (await once(request, 'response')) as [IncomingMessage];
+    expect([response.statusCode, response.headers.connection]).toEqual([403, 'close']);
+    await once(response.resume(), 'end');
+    request.destroy();
   });
 
   it('refusals are complete answers that say why, and go on to say nothing of the credential', async () => {
@@ -407,12 +427,12 @@ describe('a ticket in the auth payload', () => {
     io.of('/other').on('connection', note);
     const { cookie, auth } = await logIn();
     const ticket = await ticketOf(cookie);
-    const made = await connected({ ...websocket, auth: { ticket, name: 'x' } });
-    expect(await made.emitWithAck('ask', 'hello')).toBe('test0001: hello');
+    const made = client({ ...websocket, auth: { ticket, name: 'x' } });
     const second = made.io.socket('/other', { auth: { ticket } });
-    await once(second as never, 'connect');
+    await Promise.all([once(made as never, 'connect'), once(second as never, 'connect')]);
+    expect(await made.emitWithAck('ask', 'hello')).toBe('test0001: hello');
     expect(entered.map(({ data }) => data.auth.principal)).toEqual(['test0001', 'test0001']);
-    expect(entered[0]?.handshake.auth).toEqual({ name: 'x' });
+    expect(entered.find(({ nsp }) => nsp.name === '/')?.handshake.auth).toEqual({ name: 'x' });
     const again = await failed(client({ ...websocket, auth: { ticket } }));
     expect([again.data, again.message]).toEqual([
       { code: 'ERR_TOKEN_INVALID', message: again.message },
@@ -498,6 +518,9 @@ describe('a ticket in the auth payload', () => {
     expect([third.status, codeOf(third)]).toEqual([429, 'ERR_LIMIT_REACHED']);
     first.terminate();
     while ((await upgrade('')).status !== 101);
+    const { cookie } = await logIn();
+    // Who was let in is not waited for any more.
+    for (let i = 0; i < 3; i++) await connected({ ...websocket, auth: { ticket: await ticketOf(cookie) } });
   });
 
   it('is a new one for each connection that the client makes by itself', async () => {
@@ -554,7 +577,14 @@ describe('the decision', () => {
     const gone = once((entered[0] as ServerSocket).conn, 'close');
     first.disconnect();
     await gone;
-    await connected({ extraHeaders: headersOf(three.cookie) });
+    // At the same moment too.
+    const asked = await Promise.all([1, 2, 3].map(() => ask('transport=polling', headersOf(three.cookie))));
+    const late = asked.filter(({ status }) => status === 200).map((answer) => sidOf(answer));
+    const polled = await Promise.all(
+      late.map((sid) => ask(`transport=polling&sid=${sid}`, headersOf(three.cookie), { method: 'POST', body: '40' })),
+    );
+    expect(polled.filter(({ status }) => status === 200)).toHaveLength(1);
+    expect(io.engine.clientsCount).toBe(2);
   });
 
   it('holds to the deadline', async () => {

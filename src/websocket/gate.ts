@@ -104,7 +104,7 @@ export class Gate {
   }
 
   /**
-   * Holds a later request of a connection to what the first one was let in by; `authorise` is not asked again.
+   * Holds a later request of a connection to what the first one was let in by: the same session, live still.
    * @param auth whose connection it is.
    * @throws WebauthError, reported already.
    */
@@ -117,7 +117,6 @@ export class Gate {
       if (shown.sessionId !== auth.sessionId) {
         throw new SessionError('ERR_SESSION_INVALID', 'the connection is one of another session');
       }
-      this.#waa.authorise(shown, this.#options);
       this.#waa.recheck(auth);
     } catch (error) {
       throw this.#refuse(error, found?.way);
