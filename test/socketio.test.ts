@@ -359,7 +359,7 @@ describe('each request of a connection', () => {
 
   it('is not read to its end where it is refused', async () => {
     serve();
-    const options = { method: 'POST', headers: { 'content-length': '1000000' }, agent: false };
+    const options = { method: 'POST', headers: { 'content-length': '1000000', connection: 'keep-alive' } };
     const request = send(`${origin}/socket.io/?EIO=4&transport=polling`, options).on('error', () => {});
     request.flushHeaders();
     const [response] = (await once(request, 'response')) as [IncomingMessage];
@@ -577,14 +577,28 @@ describe('the decision', () => {
     const gone = once((entered[0] as ServerSocket).conn, 'close');
     first.disconnect();
     await gone;
-    // At the same moment too.
-    const asked = await Promise.all([1, 2, 3].map(() => ask('transport=polling', headersOf(three.cookie))));
-    const late = asked.filter(({ status }) => status === 200).map((answer) => sidOf(answer));
-    const polled = await Promise.all(
-      late.map((sid) => ask(`transport=polling&sid=${sid}`, headersOf(three.cookie), { method: 'POST', body: '40' })),
-    );
-    expect(polled.filter(({ status }) => status === 200)).toHaveLength(1);
-    expect(io.engine.clientsCount).toBe(2);
+    await connected({ extraHeaders: headersOf(three.cookie) });
+  });
+
+  it('keeps to them at the same moment too', async () => {
+    serve({ maxPerSession: 1 });
+    const { cookie } = await logIn();
+    const begun = new EventEmitter();
+    const goOn: ((id: string) => void)[] = [];
+    io.engine.generateId = () =>
+      new Promise<string>((resolve) => {
+        goOn.push(resolve);
+        begun.emit('begun');
+      }) as never;
+    const asked: Promise<unknown>[] = [];
+    for (let i = 0; i < 3; i++) {
+      const next = once(begun, 'begun');
+      asked.push(ask('transport=polling', headersOf(cookie)));
+      await next;
+    }
+    for (const [i, give] of goOn.entries()) give(`id${i}`);
+    await Promise.all(asked);
+    expect(io.engine.clientsCount).toBe(1);
   });
 
   it('holds to the deadline', async () => {

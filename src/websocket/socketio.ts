@@ -233,7 +233,6 @@ class Connections {
     };
     const known = { auth, take, sockets: new Set<Socket>() };
     this.#known.set(request, known);
-    request.auth = auth;
     return known;
   }
 
