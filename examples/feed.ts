@@ -2,7 +2,8 @@
 //
 //   NODE_ENV=development npx tsx examples/feed.ts
 //
-// Make a token at http://localhost:3000/, keep it in a file that only you can read, and let the program follow the feed:
+// Make a token at http://localhost:3000/, keep it in a file that only you can read, and have the program follow the
+// feed:
 //
 //   FEED_TOKEN_FILE=token npx tsx examples/feed/client.ts
 import { createServer } from 'node:http';
@@ -25,8 +26,8 @@ app.get('/', auth.require(), (_request, response) => {
   response.set('Content-Security-Policy', "default-src 'none'; form-action 'self'; frame-ancestors 'none'");
   response.send(`<!doctype html><html lang="en"><meta name="viewport" content="width=device-width"><title>Feed</title>
     <h1>Feed</h1>
-    <form method="post" action="/tokens"><button>Make a token</button> It is shown once, and ends in 90 days.</form>
-    <form method="post" action="/revoke"><button>Revoke all of yours</button> Programs with them are cut off at once.</form>`);
+    <form method="post" action="/tokens"><button>Make a token</button> Shown once; good for 90 days.</form>
+    <form method="post" action="/revoke"><button>Revoke yours</button> Programs with them are cut off.</form>`);
 });
 // The guard takes posts from this application's own pages only, and no tokens: no token makes another one.
 app.post('/tokens', auth.require(), async (request, response) => {

@@ -1,5 +1,5 @@
-// Pages at one origin, and their sockets at another: two ports of localhost here. examples/two-origins/page.js opens one by
-// a ticket in its address, and one by a cookie that a hidden frame gets.
+// Pages at one origin, and their sockets at another: two ports of localhost here. The page opens one by a ticket in its
+// address, and one by a cookie that a hidden frame gets; its script is examples/two-origins/page.js.
 //
 //   NODE_ENV=development npx tsx examples/two-origins.ts
 import { createServer } from 'node:http';
@@ -22,8 +22,8 @@ const waa = createWAA({ baseUrl: `http://localhost:${port}`, wls: wls.profile })
 const auth = webauth(waa);
 
 const policy =
-  "default-src 'none'; script-src 'self'; img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'; " +
-  `connect-src 'self' ${origin} ${origin.replace(/^http/, 'ws')}; frame-src ${origin}`;
+  "default-src 'none'; script-src 'self'; img-src data:; form-action 'self'; base-uri 'none'; " +
+  `frame-ancestors 'none'; connect-src 'self' ${origin} ${origin.replace(/^http/, 'ws')}; frame-src ${origin}`;
 const pages = express().use(auth);
 pages.get('/', auth.require(), (_request, response) => {
   response.set('Content-Security-Policy', policy);
@@ -40,7 +40,8 @@ pages.use(express.static(fileURLToPath(new URL('two-origins', import.meta.url)))
 pages.use('/client', express.static(fileURLToPath(new URL('.', import.meta.resolve('ucam-webauth/client')))));
 pages.use(auth.failurePage);
 
-// This one has nothing of the pages: no login, and no session.
+// This one has no login and no pages. (To browsers, all ports of localhost have the same cookies, so that the session's
+// comes here too; to two hosts it would not.)
 const frame = socketFrame(waa, { origin });
 const server = createServer(frame);
 const wss = new WebSocketServer({ noServer: true, maxPayload: 1024 });

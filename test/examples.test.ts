@@ -10,7 +10,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { createServer, type IncomingMessage, request as send } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { type AddressInfo, connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { text } from 'node:stream/consumers';
@@ -318,6 +318,8 @@ async function useCrossws(start: Start): Promise<void> {
     expect(await refusal(browser.open(`ws://localhost:${port}${path}`, from(origin)))).toEqual([404, undefined]);
   }
 
+  await Promise.all(Array.from({ length: 20 }, () => goAway(port)));
+
   const { ticket } = JSON.parse((await browser.post(`${url}webauth/ticket`, {})).body) as { ticket: string };
   const byTicket = await stranger.connect(`${live}?ticket=${ticket}`, origin);
   expect(byTicket.said).toBe('Hello, test0001.');
@@ -334,6 +336,7 @@ async function useCrossws(start: Start): Promise<void> {
   // What somebody sends who was told to go reaches nobody.
   const closed = new Promise((done) => socket.once('close', (code, reason) => done([code, String(reason)])));
   const ended = new Promise<number>((done) => byTicket.socket.once('close', done));
+  const heard = on(byToken.socket, 'message');
   socket.pause();
   await browser.submit(`${url}webauth/logout`, {});
   expect(await ended).toBe(4401);
@@ -341,9 +344,7 @@ async function useCrossws(start: Start): Promise<void> {
   socket.resume();
   expect(await closed).toEqual([4401, 'ERR_SESSION_REVOKED']);
   byToken.socket.send('in time');
-  expect(await new Promise((done) => byToken.socket.once('message', (data) => done(String(data))))).toBe(
-    'test0002: in time',
-  );
+  expect(String((await heard.next()).value[0])).toBe('test0002: in time');
   byToken.socket.terminate();
   for (const secret of [token, ticket]) expect(program.output).not.toContain(secret);
 }
@@ -357,6 +358,15 @@ async function refusal(socket: WebSocket): Promise<unknown[]> {
   const body = await text(response);
   expect([response.complete, Number(response.headers['content-length'])]).toEqual([true, Buffer.byteLength(body)]);
   return [response.statusCode, body === '' ? undefined : JSON.parse(body).error.code];
+}
+
+/** Asks for a socket, and breaks the connection at once. */
+async function goAway(port: number): Promise<void> {
+  const connection = connect(port, '127.0.0.1');
+  await once(connection, 'connect');
+  const handshake = 'GET /other HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n';
+  await new Promise((done) => connection.write(handshake, done));
+  connection.resetAndDestroy();
 }
 
 /** A token among the subprotocols opens the socket, and is not in the answer. */
@@ -454,7 +464,7 @@ async function useFeed(start: Start): Promise<void> {
   const env = { FEED_URL: `ws://localhost:${port}/feed`, FEED_TOKEN_FILE: file };
   const following = new Program(client, { env });
   const without = runNode(client, { env: { FEED_URL: env.FEED_URL } });
-  const unencrypted = runNode(client, { env: { ...env, FEED_URL: 'ws://example.org/feed' } });
+  const unencrypted = runNode(client, { env: { ...env, FEED_URL: 'ws://localhost:1@example.org/feed' } });
   const wrong = runNode(client, { env: { FEED_URL: env.FEED_URL, FEED_TOKEN: `${token.slice(0, -4)}AAAA` } });
   await following.printed(/This is the feed of test0001\.\n/);
   expect(await without).toEqual({ status: 1, stdout: '', stderr: expect.stringContaining('no token') });

@@ -14,8 +14,9 @@ const token = (file ? readFileSync(file, 'utf8') : (given ?? '')).trim();
 const SILENCE = 70_000;
 let failures = 0;
 
+const { protocol, hostname } = new URL(url);
 if (token === '') stop('There is no token: make one, and name its file in FEED_TOKEN_FILE.');
-else if (!/^wss:|^ws:\/\/localhost[:/]/.test(url)) stop(`A token is not sent unencrypted to ${url}: use wss.`);
+else if (protocol !== 'wss:' && hostname !== 'localhost') stop(`A token is not sent unencrypted to ${url}: use wss.`);
 else follow();
 
 function follow(): void {
