@@ -1,3 +1,4 @@
+import { on, once } from 'node:events';
 import {
   existsSync,
   mkdirSync,
@@ -8,10 +9,14 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
-import { request as send } from 'node:http';
+import { createServer, type IncomingMessage, request as send } from 'node:http';
+import { type AddressInfo, connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
+import { text } from 'node:stream/consumers';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
+import { WebSocket, WebSocketServer } from 'ws';
+import { refuseUpgrade } from '../src/websocket/index.js';
 import { Browser, findPrograms, freePorts, type Page, Program, root, runNode } from './processes.js';
 
 const files = readdirSync(join(root, 'examples'), { recursive: true, encoding: 'utf8' });
@@ -26,6 +31,10 @@ const uses: Readonly<Record<string, (start: Start) => Promise<void>>> = {
   'spa.ts': useSpa,
   'logging.ts': useLogging,
   'machines.ts': useMachines,
+  'crossws.ts': useCrossws,
+  'chat.ts': useChat,
+  'feed.ts': useFeed,
+  'two-origins.ts': useTwoOrigins,
   'verify.ts': useVerify,
 };
 
@@ -35,6 +44,8 @@ type Start = (args?: readonly string[], env?: Readonly<Record<string, string>>) 
 interface Started {
   readonly program: Program;
   readonly port: number;
+  /** Of those that have sockets elsewhere than their pages. */
+  readonly socketsPort: number;
   readonly url: string;
 }
 
@@ -288,6 +299,204 @@ async function useMachines(start: Start): Promise<void> {
   expect(await program.stop()).toBe(0);
 }
 
+async function useCrossws(start: Start): Promise<void> {
+  const { program, url, port } = await start();
+  const live = `ws://localhost:${port}/live`;
+  const { origin } = new URL(url);
+  const [browser, other, stranger] = [new Browser(), new Browser(), new Browser()];
+  expect((await browser.logIn(url)).body).toBe('Hello, test0001.');
+  await other.logIn(url, 'test0002');
+  const { said, socket } = await browser.connect(live, origin);
+  expect(said).toBe('Hello, test0001.');
+
+  const from = (page: string) => ({ Origin: page });
+  expect(await refusal(stranger.open(live, from(origin)))).toEqual([401, 'ERR_SESSION_MISSING']);
+  expect(await refusal(browser.open(live, from('https://example.org')))).toEqual([403, 'ERR_ORIGIN_REFUSED']);
+  expect(await refusal(browser.open(live, {}))).toEqual([403, 'ERR_ORIGIN_REFUSED']);
+  expect(await refusal(browser.open(`${live}?ticket=wrong`, from(origin)))).toEqual([401, 'ERR_TOKEN_INVALID']);
+  for (const path of ['/', '/live/', '/other']) {
+    expect(await refusal(browser.open(`ws://localhost:${port}${path}`, from(origin)))).toEqual([404, undefined]);
+  }
+
+  await Promise.all(Array.from({ length: 20 }, () => goAway(port)));
+
+  const { ticket } = JSON.parse((await browser.post(`${url}webauth/ticket`, {})).body) as { ticket: string };
+  const byTicket = await stranger.connect(`${live}?ticket=${ticket}`, origin);
+  expect(byTicket.said).toBe('Hello, test0001.');
+  expect(await refusal(stranger.open(`${live}?ticket=${ticket}`, from(origin)))).toEqual([401, 'ERR_TOKEN_INVALID']);
+
+  const token = (await other.post(`${url}token`, {})).body;
+  const authorization = `Bearer ${token}`;
+  const byToken = await stranger.connect(live, origin, { authorization });
+  expect(byToken.said).toBe('Hello, test0002.');
+  const wrong = { authorization: `${authorization}x` };
+  expect(await refusal(stranger.open(live, wrong))).toEqual([401, 'ERR_TOKEN_INVALID']);
+  await expectNoEcho(live, token, origin);
+
+  // What somebody sends who was told to go reaches nobody.
+  const closed = new Promise((done) => socket.once('close', (code, reason) => done([code, String(reason)])));
+  const ended = new Promise<number>((done) => byTicket.socket.once('close', done));
+  const heard = on(byToken.socket, 'message');
+  socket.pause();
+  await browser.submit(`${url}webauth/logout`, {});
+  expect(await ended).toBe(4401);
+  socket.send('too late');
+  socket.resume();
+  expect(await closed).toEqual([4401, 'ERR_SESSION_REVOKED']);
+  byToken.socket.send('in time');
+  expect(String((await heard.next()).value[0])).toBe('test0002: in time');
+  byToken.socket.terminate();
+  for (const secret of [token, ticket]) expect(program.output).not.toContain(secret);
+}
+
+/** How a handshake was refused: by a complete answer, after which the server hangs up. */
+async function refusal(socket: WebSocket): Promise<unknown[]> {
+  const response = await new Promise<IncomingMessage>((done, reject) => {
+    socket.once('unexpected-response', (_, answer: IncomingMessage) => done(answer));
+    socket.once('open', () => reject(new Error('it was let in')));
+  });
+  const body = await text(response);
+  expect([response.complete, Number(response.headers['content-length'])]).toEqual([true, Buffer.byteLength(body)]);
+  return [response.statusCode, body === '' ? undefined : JSON.parse(body).error.code];
+}
+
+/** Asks for a socket, and breaks the connection at once. */
+async function goAway(port: number): Promise<void> {
+  const connection = connect(port, '127.0.0.1');
+  await once(connection, 'connect');
+  const handshake = 'GET /other HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n';
+  await new Promise((done) => connection.write(handshake, done));
+  connection.resetAndDestroy();
+}
+
+/** A token among the subprotocols opens the socket, and is not in the answer. */
+async function expectNoEcho(url: string, token: string, origin: string): Promise<void> {
+  const jupyter = 'v1.token.websocket.jupyter.org';
+  const socket = new WebSocket(url, [`${jupyter}.${token}`, jupyter], { origin });
+  const answered = new Promise<IncomingMessage>((done) => socket.once('upgrade', done));
+  await new Promise((open, reject) => socket.once('open', open).once('error', reject));
+  expect(socket.protocol).toBe(jupyter);
+  expect((await answered).rawHeaders.join()).not.toContain(token);
+  socket.terminate();
+}
+
+/** What its page does is in test/browser/examples.test.ts. */
+async function useChat(start: Start): Promise<void> {
+  const { url, port } = await start();
+  const chat = `ws://localhost:${port}/chat`;
+  const { origin } = new URL(url);
+  const [one, other, stranger] = [new Browser(), new Browser(), new Browser()];
+  for (const path of ['', 'chat.js', 'style.css']) {
+    const { status, headers } = await stranger.visit(url + path);
+    expect([status, headers['content-security-policy']]).toEqual([200, expect.stringMatching(/^default-src 'none'; /)]);
+  }
+  expect((await stranger.visit(`${url}client/index.js`)).body).toContain('export function connect(');
+  const turnedAway = stranger.open(chat, { Origin: origin });
+  expect(await new Promise((done) => turnedAway.once('close', done))).toBe(4401);
+
+  await one.logIn(`${url}webauth/login?return=/`);
+  await other.logIn(`${url}webauth/login?return=/`, 'test0002');
+  const first = new Heard(one.open(chat, { Origin: origin }));
+  expect(await first.next()).toEqual({ here: ['test0001'] });
+  const second = new Heard(other.open(chat, { Origin: origin }));
+  for (const each of [first, second]) expect(await each.next()).toEqual({ here: ['test0001', 'test0002'] });
+
+  const lie = JSON.stringify({ by: 'test0001', text: '<b>' });
+  second.socket.send(lie);
+  for (const each of [first, second]) expect(await each.next()).toEqual({ by: 'test0002', text: lie });
+  for (const text of [' ', 'w'.repeat(501)]) {
+    second.socket.send(text);
+    expect(await second.next()).toEqual({ sorry: expect.stringContaining('1 to 500'), text });
+  }
+  // However many sockets they have. The count may begin anew meanwhile, and not twice.
+  const third = new Heard(other.open(chat, { Origin: origin }));
+  await third.next();
+  for (let i = 0; i < 21; i++) third.socket.send(`${i}`);
+  const answers = [];
+  while (answers.length < 21) answers.push(await third.next());
+  expect(answers).toContainEqual({ sorry: expect.stringContaining('Not so fast'), text: expect.any(String) });
+
+  third.socket.send('w'.repeat(5000));
+  expect(await third.closed).toBe(1009);
+  await other.submit(`${url}webauth/logout`, {});
+  expect(await second.closed).toBe(4401);
+  let heard: unknown;
+  do heard = await first.next();
+  while (JSON.stringify(heard) !== '{"here":["test0001"]}');
+  first.socket.terminate();
+}
+
+/** What comes through a socket, one after the other. */
+class Heard {
+  readonly socket: WebSocket;
+  readonly closed: Promise<number>;
+  readonly #messages: AsyncIterator<unknown[]>;
+
+  constructor(socket: WebSocket) {
+    this.socket = socket;
+    this.closed = new Promise((done) => socket.once('close', done));
+    this.#messages = on(socket, 'message');
+  }
+
+  async next(): Promise<unknown> {
+    const { value } = await this.#messages.next();
+    return JSON.parse(String(value[0]));
+  }
+}
+
+const client = ['--import', 'tsx', join('examples', 'feed', 'client.ts')];
+
+async function useFeed(start: Start): Promise<void> {
+  const { program, url, port } = await start();
+  const browser = new Browser();
+  expect((await browser.logIn(url)).body).toContain('Make a token');
+  const foreign = { method: 'POST', headers: { Origin: 'http://localhost:1' } };
+  expect((await browser.ask(`${url}tokens`, foreign)).status).toBe(403);
+  const token = (await browser.post(`${url}tokens`, {})).body.trim();
+  expect(token).toMatch(/^ucwa_/);
+  const byToken = { method: 'POST', headers: { Authorization: `Bearer ${token}`, Cookie: '' } };
+  expect((await browser.ask(`${url}tokens`, byToken)).status).toBe(401);
+  const folder = mkdtempSync(join(tmpdir(), 'ucam-webauth-feed-'));
+  onTestFinished(() => rmSync(folder, { recursive: true }));
+  const file = join(folder, 'token');
+  writeFileSync(file, `${token}\n`);
+
+  const env = { FEED_URL: `ws://localhost:${port}/feed`, FEED_TOKEN_FILE: file };
+  const following = new Program(client, { env });
+  const without = runNode(client, { env: { FEED_URL: env.FEED_URL } });
+  const unencrypted = runNode(client, { env: { ...env, FEED_URL: 'ws://localhost:1@example.org/feed' } });
+  const wrong = runNode(client, { env: { FEED_URL: env.FEED_URL, FEED_TOKEN: `${token.slice(0, -4)}AAAA` } });
+  await following.printed(/This is the feed of test0001\.\n/);
+  expect(await without).toEqual({ status: 1, stdout: '', stderr: expect.stringContaining('no token') });
+  expect(await unencrypted).toEqual({ status: 1, stdout: '', stderr: expect.stringContaining('use wss') });
+  const refused = expect.stringMatching(/^The token was refused \(401\): .*ERR_TOKEN_INVALID/);
+  expect(await wrong).toEqual({ status: 1, stdout: '', stderr: refused });
+
+  await browser.submit(`${url}revoke`, {});
+  await following.printed(/The token was revoked/);
+  expect(await following.ended).toBe(1);
+  for (const { output } of [program, following]) expect(output).not.toContain(token);
+}
+
+/** Its own pages are in test/browser/examples.test.ts. */
+async function useTwoOrigins(start: Start): Promise<void> {
+  const { url, socketsPort } = await start();
+  const { origin } = new URL(url);
+  const sockets = `http://localhost:${socketsPort}`;
+  const [browser, stranger] = [new Browser(), new Browser()];
+  const page = await browser.logIn(url);
+  expect(page.headers['content-security-policy']).toContain(`frame-src ${sockets}`);
+  const { ticket } = JSON.parse((await browser.post(`${url}webauth/ticket`, {})).body) as { ticket: string };
+  const byTicket = `ws://localhost:${socketsPort}/by-ticket?ticket=${ticket}`;
+  expect((await stranger.connect(byTicket, origin)).said).toBe('Hello, test0001.');
+  const again = stranger.open(byTicket, { Origin: origin });
+  expect(await new Promise((done) => again.once('close', done))).toBe(4401);
+  expect((await stranger.visit(`${sockets}/webauth/frame`)).headers['content-security-policy']).toContain(
+    `frame-ancestors ${origin}`,
+  );
+  expect((await browser.visit(sockets)).status).toBe(404);
+}
+
 async function useVerify(): Promise<void> {
   const { status, stdout, stderr } = await runNode(['--import', 'tsx', join('examples', 'verify.ts')]);
   expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
@@ -310,21 +519,46 @@ describe('examples', () => {
       (match) => match[1] ?? match[2],
     );
     expect(specifiers.length).toBe(text.match(/(?<!-)\bimport\b(?!\.meta)/g)?.length);
-    expect(specifiers.some((specifier) => specifier?.startsWith('ucam-webauth'))).toBe(true);
+    // A program that comes with a token needs none of it.
+    const needsUs = name !== join('feed', 'client.ts');
+    expect(specifiers.some((specifier) => specifier?.startsWith('ucam-webauth'))).toBe(needsUs);
     for (const specifier of specifiers) {
-      expect(specifier).toMatch(/^(?:node:[\w/]+|express|pino|ws|ucam-webauth(?:\/(?:express|redis|websocket|wls))?)$/);
+      expect(specifier).toMatch(
+        /^(?:node:[\w/]+|crossws(?:\/adapters\/node)?|express|pino|ws|ucam-webauth(?:\/(?:express|redis|websocket|wls))?)$/,
+      );
     }
   });
 
   it.each(Object.entries(uses))('%s does what it says', async (name, use) => {
     if (name === 'machines.ts' && !findPrograms(['redis-server', 'nginx'])) return;
     await use(async (args = [], env = {}) => {
-      const [port, wlsPort] = (await freePorts(2)) as [number, number];
-      const inDevelopment = { NODE_ENV: 'development', PORT: `${port}`, WLS_PORT: `${wlsPort}`, ...env };
+      const [port, wlsPort, socketsPort] = (await freePorts(3)) as [number, number, number];
+      const ports = { PORT: `${port}`, WLS_PORT: `${wlsPort}`, SOCKETS_PORT: `${socketsPort}` };
+      const inDevelopment = { NODE_ENV: 'development', ...ports, ...env };
       const program = new Program([...args, '--import', 'tsx', join('examples', name)], { env: inDevelopment });
       await program.printed(/\bListening on /);
-      return { program, port, url: `http://localhost:${port}/` };
+      return { program, port, socketsPort, url: `http://localhost:${port}/` };
     });
+  });
+
+  it('feed/client.ts comes back to a server that was busy or restarted, and stops when its token is over', async () => {
+    const server = createServer().listen(0, '127.0.0.1');
+    onTestFinished(() => void server.close());
+    await once(server, 'listening');
+    const wss = new WebSocketServer({ noServer: true });
+    const came: (string | undefined)[] = [];
+    server.on('upgrade', (request, socket, head) => {
+      if (came.push(request.headers.authorization) === 1) return refuseUpgrade(socket, new Error('busy'));
+      wss.handleUpgrade(request, socket, head, (ws) => {
+        ws.send(`time ${came.length}`, () => ws.close(came.length === 2 ? 1012 : 4401));
+      });
+    });
+    const { port } = server.address() as AddressInfo;
+    const env = { FEED_URL: `ws://localhost:${port}/feed`, FEED_TOKEN: 'ucwa_token' };
+    const { status, stdout, stderr } = await runNode(client, { env });
+    expect([status, stdout]).toEqual([1, 'time 2\ntime 3\n']);
+    expect(stderr).toMatch(/^Not now \(500\): .*\nThe token was revoked, or is over: make a new one\.\n$/);
+    expect(came).toEqual(Array(3).fill('Bearer ucwa_token'));
   });
 
   it('refuse to run in production without what that takes', async () => {
@@ -334,6 +568,30 @@ describe('examples', () => {
   });
 });
 
+describe('docs/other-servers.md', () => {
+  it('has the whole of an example, which is run above', () => {
+    const [program = '', ...others] = codeBlocks('docs/other-servers.md', 'ts');
+    expect(others).toEqual([]);
+    const example = readFileSync(join(root, 'examples/crossws.ts'), 'utf8');
+    expect(program).toBe(example.replace(/^(?:\/\/.*\n)+/, ''));
+  });
+});
+
+/** One that somebody has, without any of ours. */
+const anApplication = `
+import express from 'express';
+const app = express();
+app.get('/', (_request, response) => void response.send('As before'));
+const server = app.listen(3000, '127.0.0.1', () => console.log('Listening'));
+`;
+
+/** The imports, which come first wherever the rest is put, and the rest. */
+function splitImports(code: string): [string, string] {
+  const lines = code.split('\n');
+  const isImport = (line: string) => line.startsWith('import ');
+  return [`${lines.filter(isImport).join('\n')}\n`, lines.filter((line) => !isImport(line)).join('\n')];
+}
+
 /** The blocks of code of a document, in order. */
 function codeBlocks(document: string, language: string): string[] {
   const text = readFileSync(join(root, document), 'utf8');
@@ -342,7 +600,7 @@ function codeBlocks(document: string, language: string): string[] {
 
 describe("the README's code", () => {
   const blocks = codeBlocks('README.md', 'ts');
-  const [quickStart = '', ownService = '', byYourself = '', inTests = ''] = blocks;
+  const [quickStart = '', ownService = '', added = '', byYourself = '', inTests = ''] = blocks;
   let folder: string;
 
   // An application of somebody else's, in which the package is installed.
@@ -367,19 +625,18 @@ describe("the README's code", () => {
 
   afterAll(() => rmSync(folder, { recursive: true }));
 
-  it('is four blocks, and the quick start is at most fifteen lines', () => {
-    expect(blocks).toHaveLength(4);
-    expect(
-      quickStart
-        .trim()
-        .split('\n')
-        .filter((line) => line.trim() !== '').length,
-    ).toBeLessThanOrEqual(15);
+  it('is five blocks; the quick start is at most fifteen lines, and what is added to an application ten', () => {
+    expect(blocks).toHaveLength(5);
+    const count = (code: string) => code.split('\n').filter((line) => line.trim() !== '').length;
+    expect(count(quickStart)).toBeLessThanOrEqual(15);
+    expect(count(added)).toBeLessThanOrEqual(10);
   });
 
   it('type-checks as it stands', { timeout: 120_000 }, async () => {
     writeFileSync(join(folder, 'quick-start.ts'), quickStart);
     writeFileSync(join(folder, 'own-service.ts'), `import { createWAA } from 'ucam-webauth';\n${ownService}`);
+    const [imports = '', rest = ''] = splitImports(added);
+    writeFileSync(join(folder, 'added.ts'), imports + anApplication + rest);
     writeFileSync(
       join(folder, 'by-yourself.ts'),
       `declare const token: string, encoded: string;\n${byYourself}console.log(location, principal);`,
@@ -394,6 +651,26 @@ describe("the README's code", () => {
     writeFileSync(join(folder, 'mistake.ts'), quickStart.replace('request.auth?.principal', 'request.auth?.principle'));
     expect((await runNode([tsc, '-p', folder])).stdout).toMatch(/^\S*mistake\.ts.*'principle'/m);
     rmSync(join(folder, 'mistake.ts'));
+  });
+
+  it('is added to an application, which goes on as before', async () => {
+    const [port, wlsPort] = (await freePorts(2)) as [number, number];
+    const [imports = '', rest = ''] = splitImports(added);
+    const [service = '', made = ''] = ownService.split('\n\n');
+    const program = service + imports + anApplication + rest.replace(/^const waa = .*\n/m, made);
+    const file = join(folder, 'added-running.ts');
+    writeFileSync(file, program.replaceAll('3000', `${port}`).replaceAll('8711', `${wlsPort}`));
+    const running = new Program(['--import', 'tsx', file], { env: { NODE_ENV: 'development' } });
+    await running.printed(/Listening/);
+    const [url, live] = [`http://localhost:${port}`, `ws://localhost:${port}/live`];
+    const browser = new Browser();
+    await expect(browser.connect(live, url)).rejects.toThrow('403');
+    expect((await browser.logIn(`${url}/webauth/login?return=/`)).body).toBe('As before');
+    const { said, socket } = await browser.connect(live, url);
+    expect(said).toBe('Hello, test0001.');
+    const closed = once(socket, 'close');
+    await browser.submit(`${url}/webauth/logout`, {});
+    expect((await closed)[0]).toBe(4401);
   });
 
   /** The quick start with the login service of its own. */

@@ -80,6 +80,11 @@ export class Program {
     return this.#output;
   }
 
+  /** Resolves to its exit status, once it has ended by itself or was told to. */
+  get ended(): Promise<number | null> {
+    return this.#ended;
+  }
+
   /** Resolves as soon as the output matches; rejects if the program ends before it does. */
   async printed(pattern: RegExp): Promise<RegExpExecArray> {
     const found = new Promise<RegExpExecArray>((resolve) => {

@@ -1,0 +1,134 @@
+import { join } from 'node:path';
+import { type Browser, type BrowserContext, chromium, type Locator, type Page } from 'playwright-core';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { freePorts, Program } from '../processes.js';
+import { audit } from './audit.js';
+import { browserArgs, type Fresh, findChromium, inFresh } from './helpers.js';
+
+const executablePath = findChromium();
+
+/** The example, and a page that was never there before. */
+interface Visit {
+  readonly url: string;
+  readonly sockets: string;
+  /** Stops it, and starts it again: it knows nobody then. */
+  readonly restart: (meanwhile: () => Promise<void>) => Promise<void>;
+  readonly page: Page;
+  readonly context: BrowserContext;
+}
+
+describe.skipIf(executablePath === undefined)('examples with sockets, in Chromium', () => {
+  let browser: Browser;
+
+  beforeAll(async () => {
+    browser = await chromium.launch({ executablePath: executablePath as string, args: [...browserArgs] });
+  });
+  afterAll(() => browser?.close());
+
+  /** A test of an example that was just started. */
+  function visit(example: string, test: (visit: Visit) => Promise<void>, fresh: Fresh = {}): () => Promise<void> {
+    return async () => {
+      const [port, wlsPort, socketsPort] = await freePorts(3);
+      const ports = { PORT: `${port}`, WLS_PORT: `${wlsPort}`, SOCKETS_PORT: `${socketsPort}` };
+      const env = { NODE_ENV: 'development', ...ports };
+      const program = await start(example, env);
+      const restart = async (meanwhile: () => Promise<void>) => {
+        await program.stop();
+        await meanwhile();
+        await start(example, env);
+      };
+      const addresses = { url: `http://localhost:${port}/`, sockets: `http://localhost:${socketsPort}` };
+      await inFresh(browser, fresh, (page, context) => test({ ...addresses, restart, page, context }));
+    };
+  }
+
+  it(
+    'chats: says who is there and who said what, as text; and leads back to it by way of a login',
+    visit('chat.ts', async ({ url, page, context }) => {
+      await page.goto(`${url}?a=b`);
+      await status(page, 'You are not logged in.').waitFor();
+      expect(await audit(page)).toEqual([]);
+      await page.getByRole('link', { name: 'Log in' }).click();
+      await page.getByRole('button', { name: 'test0001' }).click();
+      await page.getByText('Here: test0001', { exact: true }).waitFor();
+      expect(page.url()).toBe(`${url}?a=b`);
+      await status(page, 'Connected.').waitFor();
+
+      const other = await (await browser.newContext()).newPage();
+      await other.goto(`${url}webauth/login?return=/`);
+      await other.getByRole('button', { name: 'test0002' }).click();
+      await page.getByText('Here: test0001, test0002', { exact: true }).waitFor();
+      await other.getByLabel('Message').fill('<b>Tea</b> & cake');
+      await other.getByLabel('Message').press('Enter');
+      await log(page).getByText('test0002: <b>Tea</b> & cake', { exact: true }).waitFor();
+      expect(await other.getByLabel('Message').inputValue()).toBe('');
+      await other.context().close();
+      await page.getByText('Here: test0001', { exact: true }).waitFor();
+
+      await page.setViewportSize({ width: 375, height: 700 });
+      expect(await audit(page)).toEqual([]);
+      const tab = await context.newPage();
+      await tab.goto(url);
+      await tab.getByRole('button', { name: 'Log out' }).click();
+      await status(page, 'You are not logged in.').waitFor();
+      expect(await log(page).textContent()).toBe('');
+    }),
+  );
+
+  it(
+    'says that the connection was lost, keeps what is being written, and that nobody is logged in any more',
+    visit('chat.ts', async ({ url, page, restart }) => {
+      await page.clock.install();
+      await page.goto(`${url}webauth/login?return=/`);
+      await page.getByRole('button', { name: 'test0001' }).click();
+      await status(page, 'Connected.').waitFor();
+      // Nothing is tried by itself meanwhile.
+      await page.clock.pauseAt(Date.now() + 60_000);
+      await restart(async () => {
+        await status(page, 'No connection').waitFor();
+        await page.getByLabel('Message').fill('half a thought');
+        await page.getByLabel('Message').press('Enter');
+        expect(await page.getByLabel('Message').inputValue()).toBe('half a thought');
+      });
+      await page.getByRole('button', { name: 'Try now' }).click();
+      await status(page, 'ERR_SESSION_INVALID').waitFor();
+      await page.clock.runFor(60_000);
+      await page.getByRole('link', { name: 'Log in' }).waitFor();
+    }),
+  );
+
+  it(
+    'opens sockets of another origin by a ticket and by a frame, until somebody logs out',
+    visit('two-origins.ts', async ({ url, sockets, page, context }) => {
+      await page.goto(url);
+      await page.getByRole('button', { name: 'test0001' }).click();
+      for (const way of ['query', 'frame']) await output(page, way).filter({ hasText: 'Hello, test0001.' }).waitFor();
+      const names = (await context.cookies(sockets)).map(({ name }) => name);
+      expect(names).toContain('webauth-socket');
+      const tab = await context.newPage();
+      await tab.goto(url);
+      await output(tab, 'frame').filter({ hasText: 'Hello, test0001.' }).waitFor();
+      await tab.getByRole('button', { name: 'Log out' }).click();
+      for (const way of ['query', 'frame']) await output(page, way).filter({ hasText: 'logged out' }).waitFor();
+    }),
+  );
+});
+
+async function start(example: string, env: Readonly<Record<string, string>>): Promise<Program> {
+  const program = new Program(['--import', 'tsx', join('examples', example)], { env });
+  await program.printed(/^Listening on /m);
+  return program;
+}
+
+function status(page: Page, said: string): Locator {
+  return page.locator('#status').filter({ hasText: said });
+}
+
+function log(page: Page): Locator {
+  return page.getByRole('log', { name: 'What was said' });
+}
+
+/** What is shown of one way of opening a socket. */
+function output(page: Page, way: string): Locator {
+  return page.locator(`#${way}`);
+}
