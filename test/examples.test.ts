@@ -14,6 +14,7 @@ import { type AddressInfo, connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { text } from 'node:stream/consumers';
+import { io } from 'socket.io-client';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { WebSocket, WebSocketServer } from 'ws';
 import { refuseUpgrade } from '../src/websocket/index.js';
@@ -33,6 +34,7 @@ const uses: Readonly<Record<string, (start: Start) => Promise<void>>> = {
   'machines.ts': useMachines,
   'crossws.ts': useCrossws,
   'chat.ts': useChat,
+  'socketio.ts': useSocketio,
   'feed.ts': useFeed,
   'two-origins.ts': useTwoOrigins,
   'verify.ts': useVerify,
@@ -446,6 +448,52 @@ class Heard {
 
 const client = ['--import', 'tsx', join('examples', 'feed', 'client.ts')];
 
+async function useSocketio(start: Start): Promise<void> {
+  const { url } = await start();
+  const { origin } = new URL(url);
+  const [one, other] = [new Browser(), new Browser()];
+  for (const path of ['', 'chat.js', 'style.css', 'client/index.js', 'socket.io/socket.io.esm.min.js']) {
+    expect([path, (await one.visit(url + path)).status]).toEqual([path, 200]);
+  }
+  const join = (browser: Browser) =>
+    io(url, {
+      extraHeaders: { Origin: origin, Cookie: browser.cookieHeader },
+      transports: ['websocket'],
+      forceNew: true,
+      reconnection: false,
+    });
+  const next = (socket: ReturnType<typeof io>, event: string): Promise<unknown[]> => once(socket as never, event);
+  const stranger = join(one);
+  await next(stranger, 'connect_error');
+
+  await one.logIn(`${url}webauth/login?return=/`);
+  await other.logIn(`${url}webauth/login?return=/`, 'test0002');
+  const first = join(one);
+  expect(await next(first, 'here')).toEqual([['test0001']]);
+  const both = next(first, 'here');
+  const second = join(other);
+  expect(await both).toEqual([['test0001', 'test0002']]);
+  for (const text of [' ', 'w'.repeat(501), { by: 'test0001' }]) {
+    const sorry = next(second, 'sorry');
+    second.emit('say', text);
+    expect(await sorry).toEqual([expect.stringContaining('1 to 500'), text]);
+  }
+  const said = next(first, 'said');
+  second.emit('say', '<b>');
+  expect(await said).toEqual(['test0002', '<b>']);
+  // The count may begin anew meanwhile, and not twice.
+  const tooFast = next(second, 'sorry');
+  for (let i = 0; i < 21; i++) second.emit('say', `${i}`);
+  expect(await tooFast).toEqual([expect.stringContaining('Not so fast'), expect.any(String)]);
+
+  const gone = next(second, 'disconnect');
+  const left = next(first, 'here');
+  await other.submit(`${url}webauth/logout`, {});
+  expect(await gone).toContain('io server disconnect');
+  expect(await left).toEqual([['test0001']]);
+  first.disconnect();
+}
+
 async function useFeed(start: Start): Promise<void> {
   const { program, url, port } = await start();
   const browser = new Browser();
@@ -524,7 +572,7 @@ describe('examples', () => {
     expect(specifiers.some((specifier) => specifier?.startsWith('ucam-webauth'))).toBe(needsUs);
     for (const specifier of specifiers) {
       expect(specifier).toMatch(
-        /^(?:node:[\w/]+|crossws(?:\/adapters\/node)?|express|pino|ws|ucam-webauth(?:\/(?:express|redis|websocket|wls))?)$/,
+        /^(?:node:[\w/]+|crossws(?:\/adapters\/node)?|express|pino|socket\.io|ws|ucam-webauth(?:\/(?:express|redis|socket\.io|websocket|wls))?)$/,
       );
     }
   });
@@ -761,8 +809,9 @@ describe.each([...documents, ...inDocs.map((name) => `docs/${name}`)])('%s', (do
   });
 
   it('names files that exist', () => {
-    // A name in code, with an ending of ours. What a user makes or fetches is not ours.
-    const theirs = ['pubkey2.crt', 'pubkey901.crt', 'server.ts', './users.js', 'private.pem'];
+    // A name in code, with an ending of ours. What a user makes or fetches is not ours, nor what a page has addresses of.
+    const served = ['/client.js', '/client/index.js'];
+    const theirs = ['pubkey2.crt', 'pubkey901.crt', 'server.ts', './users.js', 'private.pem', ...served];
     const code = [...text.matchAll(/`([^`\n]+)`/g), ...text.matchAll(/^```\w*\n(.*?)^```$/gms)].map(
       ([, inner]) => inner as string,
     );

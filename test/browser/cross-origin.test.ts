@@ -9,7 +9,7 @@ import { WebSocketServer } from 'ws';
 import type { Config } from '../../src/config.js';
 import { createWAA, type WAA } from '../../src/waa.js';
 import { acceptUpgrades, socketFrame } from '../../src/websocket/index.js';
-import { type Arrival, findChromium, openSocket, type Routes } from './helpers.js';
+import { type Arrival, clientScript, findChromium, openSocket, type Routes } from './helpers.js';
 import { app, type Domain, inBrowser, logIn, sessionCookie, sibling, startDomain } from './https.js';
 
 const executablePath = findChromium() as string;
@@ -40,6 +40,7 @@ class Sockets {
     });
     acceptUpgrades(server, this.#wss, this.#waa, { path: '/live', credentials: ['cookie'], frame });
     acceptUpgrades(server, this.#wss, this.#waa, { path: '/once', credentials: ['query'] });
+    acceptUpgrades(server, this.#wss, this.#waa, { path: '/nobody', credentials: ['query'], principals: ['nobody'] });
     this.#wss.on('connection', (socket, { auth }) => socket.send(`for ${auth?.principal}`));
   }
 
@@ -48,8 +49,13 @@ class Sockets {
     this.withoutPartitions = false;
   }
 
-  async close(): Promise<void> {
+  /** Cuts all connections that sockets have. */
+  cut(): void {
     for (const socket of this.#wss.clients) socket.terminate();
+  }
+
+  async close(): Promise<void> {
+    this.cut();
     await this.#waa.close();
   }
 
@@ -73,9 +79,11 @@ for (const [kind, blocks] of [
     let folder: string;
     const servers = new Map<string, Sockets>();
     const at = (origin: string) => servers.get(origin) as Sockets;
+    const linesAt = (origin: string) => at(origin).arrived.map(({ line }) => line.split('?')[0]);
     const routes: Routes = (server, _auth, complete) => {
       config = complete;
-      server.get('/page', (_, response) => response.send('<!doctype html><title>Page</title>'));
+      server.get('/page', (_, response) => response.set('Content-Security-Policy', policy).send(html));
+      server.get('/client.js', (_, response) => response.type('js').send(clientScript));
     };
     beforeAll(async () => {
       folder = await mkdtemp(join(tmpdir(), 'ucam-webauth-'));
@@ -115,7 +123,7 @@ for (const [kind, blocks] of [
           'opens as many as it likes with the cookie of the frame, until it logs out',
           visit(async (page) => {
             expect(await openSocket(page, `${sockets}/live`)).toBe(1006);
-            expect(await useSockets(page, sockets)).toEqual({ ok: true });
+            expect(await useSockets(page, sockets)).toBe('for test0001');
             const [kept, ...others] = await page.context().cookies(sockets);
             expect(others).toEqual([]);
             const common = { name: socketCookie, path: '/', expires: -1, httpOnly: true, secure: true };
@@ -149,6 +157,35 @@ for (const [kind, blocks] of [
         );
 
         it(
+          'opens the next one by itself, and has a new cookie once that fails',
+          visit(async (page) => {
+            await page.evaluate('Math.random = () => 0');
+            expect(await useSockets(page, sockets)).toBe('for test0001');
+            expect(await page.evaluate('document.querySelector("iframe")')).toBe(null);
+            at(sockets).reset();
+            at(sockets).cut();
+            await expect.poll(() => page.evaluate('said.join()')).toBe('connecting,open,down,connecting,open');
+            expect(linesAt(sockets)).toEqual(['GET /live']);
+            await page.context().clearCookies({ name: socketCookie });
+            at(sockets).cut();
+            await expect.poll(() => page.evaluate('said.slice(5).join()')).toBe('down,connecting,down,connecting,open');
+            const framed = [`GET ${path}`, `POST ${path}`, `POST ${path}`];
+            expect(linesAt(sockets).slice(1)).toEqual(['GET /live', ...framed, 'GET /live']);
+          }),
+        );
+
+        it(
+          'guesses that it is refused, where the server is there',
+          visit(async (page) => {
+            await page.evaluate('Math.random = () => 0');
+            expect(await connectWith(page, `${sockets}/nobody`, 'query')).toBe('a guess');
+            await page.evaluate('connection.close()');
+            const knocked = Array(3).fill('GET /nobody');
+            expect(linesAt(sockets).slice(0, 4)).toEqual([...knocked, 'HEAD /nobody']);
+          }),
+        );
+
+        it(
           'is told what was wrong',
           visit(async (page) => {
             const refusal = { ok: false, code: 'ERR_TOKEN_INVALID', message: expect.stringContaining('no ticket') };
@@ -160,7 +197,7 @@ for (const [kind, blocks] of [
         it(
           'shows no other page the frame, and lets none use its cookie',
           visit(async (page) => {
-            expect(await useSockets(page, sockets)).toEqual({ ok: true });
+            expect(await useSockets(page, sockets)).toBe('for test0001');
             for (const other of [sibling, stranger]) {
               await page.goto(other);
               at(sockets).reset();
@@ -218,8 +255,7 @@ for (const [kind, blocks] of [
       'without partitions, either says that the cookie is blocked, or sends it in all pages',
       visit(async (page) => {
         at(far).withoutPartitions = true;
-        const blocked = { ok: false, code: 'ERR_COOKIES_BLOCKED', message: expect.any(String) };
-        expect(await useSockets(page, far)).toEqual(blocks ? blocked : { ok: true });
+        expect(await useSockets(page, far)).toBe(blocks ? 'ERR_COOKIES_BLOCKED' : 'for test0001');
         await page.goto(stranger);
         expect(await openSocket(page, `${far}/live`)).toBe(1006);
         const cookie = blocks ? '' : expect.stringContaining(`${socketCookie}=`);
@@ -264,28 +300,27 @@ const useFrame = `(origin, ticket) => new Promise((resolve) => {
   frames[0].postMessage({ ticket }, origin);
 })`;
 
-/** What a page does to open sockets at another origin, as the documentation has it. */
+const both = `${near} ${far}`;
+/** What the documentation asks of a policy; and the tests' own scripts are let in. */
+const policy = [
+  `default-src 'none'; script-src 'self' 'unsafe-eval'; img-src data:`,
+  `frame-src ${both}; connect-src 'self' ${both} ${both.replaceAll('https', 'wss')}`,
+].join('; ');
+
+const html = '<!doctype html><link rel="icon" href="data:,"><title>Page</title>';
+
+/** Has the client open a socket by the frame's cookie: what it hears first, or why it is refused. */
 function useSockets(page: Page, origin: string): Promise<unknown> {
-  return page.evaluate(`(${allowSockets})('${origin}')`);
+  return connectWith(page, `${origin}/live`, 'frame');
 }
 
-const allowSockets = `async (origin) => {
-  const { ticket } = await (await fetch('/webauth/ticket', { method: 'POST' })).json();
-  const frame = document.createElement('iframe');
-  frame.hidden = true;
-  frame.src = origin + '/webauth/frame';
-  const answer = await new Promise((resolve, reject) => {
-    addEventListener('message', (event) => {
-      if (event.source !== frame.contentWindow || event.origin !== origin) return;
-      if (event.data.ready) frame.contentWindow.postMessage({ ticket }, origin);
-      else resolve(event.data);
-    });
-    setTimeout(() => reject(new Error('the frame did not answer')), 10_000);
-    document.body.append(frame);
-  });
-  frame.remove();
-  return answer;
-}`;
+function connectWith(page: Page, url: string, credential: string): Promise<unknown> {
+  return page.evaluate(`import('/client.js').then(({ connect }) => new Promise((resolve) => {
+    globalThis.said = [];
+    const onStatus = (status) => said.push(status.state) && status.state === 'refused' && resolve(status.code ?? 'a guess');
+    globalThis.connection = connect('${url}', { credential: '${credential}', onMessage: resolve, onStatus });
+  }))`);
+}
 
 /** Opens a socket, and says with which code it is closed. */
 function closeOf(page: Page, url: string): { readonly opened: Promise<unknown>; readonly code: Promise<number> } {

@@ -3,7 +3,7 @@ import { type Browser, type BrowserContext, chromium, type Locator, type Page } 
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { freePorts, Program } from '../processes.js';
 import { audit } from './audit.js';
-import { browserArgs, type Fresh, findChromium, inFresh } from './helpers.js';
+import { browserArgs, type Fresh, findChromium, inFresh, startNeighbour } from './helpers.js';
 
 const executablePath = findChromium();
 
@@ -42,37 +42,75 @@ describe.skipIf(executablePath === undefined)('examples with sockets, in Chromiu
     };
   }
 
+  it.each(['chat.ts', 'socketio.ts'])(
+    '%s says who is there and who said what, as text, and leads back by way of a login',
+    (example) =>
+      visit(example, async ({ url, page, context }) => {
+        await page.goto(`${url}?a=b`);
+        await status(page, 'You are not logged in.').waitFor();
+        expect(await audit(page)).toEqual([]);
+        await page.getByRole('link', { name: 'Log in' }).click();
+        await page.getByRole('button', { name: 'test0001' }).click();
+        await page.getByText('Here: test0001', { exact: true }).waitFor();
+        expect(page.url()).toBe(`${url}?a=b`);
+        await status(page, 'Connected.').waitFor();
+
+        const other = await (await browser.newContext()).newPage();
+        await other.goto(`${url}webauth/login?return=/`);
+        await other.getByRole('button', { name: 'test0002' }).click();
+        await page.getByText('Here: test0001, test0002', { exact: true }).waitFor();
+        await other.getByLabel('Message').fill('<b>Tea</b> & cake');
+        await other.getByLabel('Message').press('Enter');
+        await log(page).getByText('test0002: <b>Tea</b> & cake', { exact: true }).waitFor();
+        expect(await other.getByLabel('Message').inputValue()).toBe('');
+        await other.context().close();
+        await page.getByText('Here: test0001', { exact: true }).waitFor();
+
+        await page.setViewportSize({ width: 375, height: 700 });
+        expect(await audit(page)).toEqual([]);
+        const tab = await context.newPage();
+        await tab.goto(url);
+        await tab.getByRole('button', { name: 'Log out' }).click();
+        await status(page, 'You are not logged in.').waitFor();
+        expect(await log(page).textContent()).toBe('');
+      })(),
+  );
+
   it(
-    'chats: says who is there and who said what, as text; and leads back to it by way of a login',
-    visit('chat.ts', async ({ url, page, context }) => {
-      await page.goto(`${url}?a=b`);
-      await status(page, 'You are not logged in.').waitFor();
-      expect(await audit(page)).toEqual([]);
-      await page.getByRole('link', { name: 'Log in' }).click();
-      await page.getByRole('button', { name: 'test0001' }).click();
-      await page.getByText('Here: test0001', { exact: true }).waitFor();
-      expect(page.url()).toBe(`${url}?a=b`);
-      await status(page, 'Connected.').waitFor();
-
-      const other = await (await browser.newContext()).newPage();
-      await other.goto(`${url}webauth/login?return=/`);
-      await other.getByRole('button', { name: 'test0002' }).click();
-      await page.getByText('Here: test0001, test0002', { exact: true }).waitFor();
-      await other.getByLabel('Message').fill('<b>Tea</b> & cake');
-      await other.getByLabel('Message').press('Enter');
-      await log(page).getByText('test0002: <b>Tea</b> & cake', { exact: true }).waitFor();
-      expect(await other.getByLabel('Message').inputValue()).toBe('');
-      await other.context().close();
-      await page.getByText('Here: test0001', { exact: true }).waitFor();
-
-      await page.setViewportSize({ width: 375, height: 700 });
-      expect(await audit(page)).toEqual([]);
-      const tab = await context.newPage();
-      await tab.goto(url);
-      await tab.getByRole('button', { name: 'Log out' }).click();
-      await status(page, 'You are not logged in.').waitFor();
-      expect(await log(page).textContent()).toBe('');
-    }),
+    'keeps what a page of a neighbour sends with a stolen sid out of a chat by Socket.IO',
+    visit(
+      'socketio.ts',
+      async ({ url, page, context }) => {
+        const neighbour = await startNeighbour((_, response) => {
+          response.setHeader('Content-Type', 'text/html').end('<!doctype html><title>Neighbour</title>');
+        });
+        const polled = page.waitForRequest(/transport=polling&.*sid=/);
+        await page.goto(`${url}webauth/login?return=/`);
+        await page.getByRole('button', { name: 'test0001' }).click();
+        const sid = new URL((await polled).url()).searchParams.get('sid');
+        const query = `EIO=4&sid=${sid}&transport=`;
+        const other = await context.newPage();
+        await other.goto(neighbour.url);
+        const posted = other.waitForResponse((response) => response.request().method() === 'POST');
+        const said = await other.evaluate(`new Promise((done) => {
+        const send = { method: 'POST', mode: 'no-cors', credentials: 'include', body: '42["say","planted"]' };
+        fetch(${JSON.stringify(`${url}socket.io/?${query}polling`)}, send).then(() => {
+          const socket = new WebSocket(${JSON.stringify(`${url.replace('http', 'ws')}socket.io/?${query}websocket`)});
+          socket.onmessage = () => done('open');
+          socket.onclose = ({ code }) => done(code);
+        });
+      })`);
+        expect([(await posted).status(), said]).toEqual([403, 1006]);
+        // It is the same site, so that the browser does send the visitor's session along.
+        expect((await context.cookies(neighbour.url)).map(({ name }) => name)).toContain('webauth-session');
+        await page.getByLabel('Message').fill('my own');
+        await page.getByLabel('Message').press('Enter');
+        await log(page).getByText('test0001: my own', { exact: true }).waitFor();
+        expect(await log(page).textContent()).not.toContain('planted');
+        await neighbour.close();
+      },
+      { provoked: [/WebSocket connection to .* failed/] },
+    ),
   );
 
   it(

@@ -15,8 +15,8 @@ const principal = 'test0001';
 const jupyter = 'v1.token.websocket.jupyter.org';
 const host = app.replace('https', 'wss');
 
-/** What the documentation tells pages to do: with a ticket in the address, in the first message, in a subprotocol. */
-const [inAddress, inMessage, inProtocol] = snippets('In a page');
+/** What the documentation tells pages to do by hand: with a ticket in the address, in the first message, in a subprotocol. */
+const [, inAddress, inMessage, inProtocol] = snippets('In a page');
 
 /** What stands for somebody: a session's cookie, a ticket of it, or an API token. */
 type Kind = 'session' | 'ticket' | 'token';

@@ -188,7 +188,7 @@ describe('the installed package', () => {
 
 describe('the types of the installed package', () => {
   /** Compiles a program in the project; the packages of types named are all that there are. */
-  async function compile(text: string, types: readonly string[]): Promise<Result> {
+  async function compile(text: string, types: readonly string[], options: object = {}): Promise<Result> {
     const place = mkdtempSync(join(project, 'types-'));
     const modules = join(place, 'node_modules');
     mkdirSync(join(modules, '@types'), { recursive: true });
@@ -196,7 +196,14 @@ describe('the types of the installed package', () => {
     writeFileSync(join(place, 'package.json'), '{ "type": "module" }');
     writeFileSync(join(place, 'program.ts'), text);
     const strictest = { strict: true, exactOptionalPropertyTypes: true, noUncheckedIndexedAccess: true };
-    const compilerOptions = { module: 'nodenext', types: ['node'], noEmit: true, skipLibCheck: false, ...strictest };
+    const compilerOptions = {
+      module: 'nodenext',
+      types: ['node'],
+      noEmit: true,
+      skipLibCheck: false,
+      ...strictest,
+      ...options,
+    };
     writeFileSync(join(place, 'tsconfig.json'), JSON.stringify({ compilerOptions, files: ['program.ts'] }));
     return runNode([tool('typescript/bin/tsc'), '-p', '.'], { cwd: place });
   }
@@ -261,6 +268,32 @@ describe('the types of the installed package', () => {
     acceptUpgrades(server, new WebSocketServer({ noServer: true }), waa, { path: '/live', principals: ['spqr1'] });
     wss.on('connection', (socket, request) => socket.send(request.auth?.principal ?? ''));
     process.once('SIGTERM', stop);`;
+
+  const withBrowser = `
+    import { type Connection, connect, fetchTicket, type Status, TicketError } from 'ucam-webauth/client';
+
+    const say = (status: Status): string | number => {
+      if (status.state === 'logged out') return status.loginUrl;
+      return status.state === 'down' ? status.retryIn : status.state;
+    };
+    const connection: Connection = connect('/live', {
+      credential: 'frame',
+      onMessage: (data) => data instanceof ArrayBuffer && connection.send(data),
+      onStatus: (status) => say(status),
+    });
+    export const login = (): Promise<string | undefined> =>
+      fetchTicket().catch((error: unknown) => (error instanceof TicketError ? error.loginUrl : undefined));`;
+
+  it.each([
+    ['a browser', [], { lib: ['ES2022', 'DOM'], types: [] }],
+    ['Node', ['node'], { lib: ['ES2022'] }],
+  ])(
+    'of the client need those of %s only',
+    async (_, types, options) => {
+      expect(await compile(withBrowser, types, options)).toEqual(good);
+    },
+    120_000,
+  );
 
   it('need no other types than those of Node', async () => {
     expect(await compile(withNodeOnly, ['node'])).toEqual(good);
