@@ -232,7 +232,7 @@ class Kept implements Connection {
     if (code === 4403) return this.#end({ state: 'refused', ...parseReason(reason) });
     const isOver = code === 1000 || (code >= 3000 && ![4401, 4408, 4429].includes(code));
     if (isOver) return this.#end({ state: 'closed', code, reason });
-    this.#inDoubt = code === 4401;
+    if (code === 4401) this.#inDoubt = true;
     // Where another login has taken its place, the new session's cookie may still be on its way.
     this.#retry(reason || `the socket was closed with ${code}`, code === 4401 ? BASE : 0);
   }

@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import type { Duplex } from 'node:stream';
 import type { Response } from 'express';
 import type { BrowserContext, Page } from 'playwright-core';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
@@ -29,7 +30,10 @@ globalThis.client = client;
 globalThis.said = [];
 globalThis.heard = [];
 globalThis.start = (url, options) => {
-  const onStatus = (status) => said.push(status);
+  const onStatus = (status) => {
+    said.push(status);
+    if (status.state === 'open' && options.first) connection.send(options.first);
+  };
   const onMessage = (message) => heard.push(message);
   said.length = heard.length = 0;
   globalThis.connection = client.connect(url, { onStatus, onMessage, ...options });
@@ -154,10 +158,16 @@ function serve(socket: WebSocket, principal: string | undefined): void {
 describe.skipIf(executablePath === undefined)('the client, in Chromium', () => {
   let domain: Domain;
   let site: Site;
+  /** Who waits for the silent one. */
+  const waiting = new Set<Duplex>();
   beforeAll(async () => {
     domain = await startDomain(executablePath, (_, response) => response.end(), undefined, [origin, silent]);
     site = new Site(domain);
-    domain.further.get(silent)?.on('upgrade', (_, socket) => socket.resume().on('end', () => socket.destroy()));
+    domain.further.get(silent)?.on('upgrade', (_, socket) => {
+      waiting.add(socket);
+      socket.on('close', () => waiting.delete(socket)).on('error', () => {});
+      socket.resume().on('end', () => socket.destroy());
+    });
   });
   afterAll(async () => {
     await site?.stop();
@@ -185,13 +195,14 @@ describe.skipIf(executablePath === undefined)('the client, in Chromium', () => {
         const printed: string[] = [];
         context.on('console', (message) => printed.push(message.text()));
         await page.evaluate(keepTickets);
-        const options = { credential, protocols: ['chat.example'], binaryType: 'arraybuffer' };
+        // Nothing gets there before the ticket.
+        const options = { credential, protocols: ['chat.example'], binaryType: 'arraybuffer', first: 'a wish' };
         await start(page, `/${credential}?room=a%20b&x`, options);
         await reach(page, { state: 'open', protocol: 'chat.example' });
         expect(await states(page)).toEqual(['connecting', 'open']);
         expect(await page.evaluate(`connection.send('hello') && connection.send(new Blob(['bytes']))`)).toBe(true);
-        await expect.poll(() => heard(page)).toEqual(['for test0001', 'hello', 'bytes']);
-        expect(await page.evaluate('heard[2] instanceof ArrayBuffer')).toBe(true);
+        await expect.poll(() => heard(page)).toEqual(['for test0001', 'a wish', 'hello', 'bytes']);
+        expect(await page.evaluate('heard[3] instanceof ArrayBuffer')).toBe(true);
 
         const tickets = await ticketsOf(page);
         expect(tickets).toHaveLength(credential === 'cookie' ? 0 : 1);
@@ -445,10 +456,12 @@ describe.skipIf(executablePath === undefined)('the client, in Chromium', () => {
       ] as const) {
         await start(page, url, options);
         await reach(page, { state: 'connecting' });
+        await expect.poll(() => waiting.size + site.late.length).toBe(1);
         await page.clock.runFor(19_999);
         expect(await states(page)).toEqual(['connecting']);
         await page.clock.runFor(1);
         expect(await said(page)).toMatchObject([{}, { state: 'down', reason: 'nothing answered in time' }]);
+        await expect.poll(() => waiting.size).toBe(0);
         await page.evaluate('connection.close()');
       }
     }),
