@@ -147,6 +147,8 @@ class Kept implements Connection {
   #socket: WebSocket | undefined;
   /** How often it went wrong since a socket stayed open. */
   #failures = 0;
+  /** Whether the open socket is taken for one that was let in. */
+  #isSettled = false;
   /** How many handshakes in a row failed without a word. */
   #shut = 0;
   /** Whether it takes more than the cookie that the browser sends by itself. */
@@ -216,14 +218,19 @@ class Kept implements Connection {
     signal.addEventListener('abort', () => socket.close());
     const opened = () => {
       if (this.#credential === 'firstMessage') socket.send(ticket);
-      this.#inDoubt = false;
+      this.#inDoubt = this.#isSettled = false;
       this.#later(SETTLED, () => {
+        this.#isSettled = true;
         this.#failures = 0;
       });
       this.#say({ state: 'open', protocol: socket.protocol });
     };
     socket.addEventListener('open', opened, { signal });
-    socket.addEventListener('message', ({ data }) => tell(onMessage, data), { signal });
+    const heard = ({ data }: MessageEvent) => {
+      this.#isSettled = true;
+      tell(onMessage, data);
+    };
+    socket.addEventListener('message', heard, { signal });
     socket.addEventListener('close', (event) => this.#lost(event, signal), { signal });
   }
 
@@ -233,6 +240,11 @@ class Kept implements Connection {
     const isOver = code === 1000 || (code >= 3000 && ![4401, 4408, 4429].includes(code));
     if (isOver) return this.#end({ state: 'closed', code, reason });
     if (code === 4401) this.#inDoubt = true;
+    // It was never let in: there is nothing to wait for.
+    if (code === 4401 && !this.#isSettled && this.#failures === 0) {
+      this.#failures = 1;
+      return void this.#attempt();
+    }
     // Where another login has taken its place, the new session's cookie may still be on its way.
     this.#retry(reason || `the socket was closed with ${code}`, code === 4401 ? BASE : 0);
   }

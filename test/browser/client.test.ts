@@ -422,15 +422,32 @@ describe.skipIf(executablePath === undefined)('the client, in Chromium', () => {
   );
 
   it(
+    'asks at once whether somebody is logged in where it was told so instead of being let in, and again only later',
+    visit(
+      async (page, context) => {
+        await context.clearCookies();
+        await start(page, '/cookie/told');
+        await reach(page, { state: 'logged out' });
+        expect(await states(page)).toEqual(['connecting', 'open', 'connecting', 'logged out']);
+        await page.route('**/webauth/ticket', (route) => route.fulfill({ status: 429 }));
+        await start(page, '/cookie/told');
+        await reach(page, { state: 'down', retryIn: 3000 });
+        expect(await states(page)).toEqual(['connecting', 'open', 'connecting', 'open', 'down']);
+      },
+      [/Failed to load resource/],
+    ),
+  );
+
+  it(
     'goes on with the session of another login in the same browser, though there may be no ticket',
     visit(
       async (page, context) => {
         await start(page, '/cookie');
+        await reach(page, { state: 'open' });
         for (const status of [200, 429, 404]) {
           await page.route('**/webauth/ticket', (route) =>
             status === 200 ? route.continue() : route.fulfill({ status }),
           );
-          await reach(page, { state: 'open' });
           await page.clock.runFor(5000);
           await site.replaceSession(context, () =>
             reach(page, { state: 'down', reason: expect.stringContaining('ERR_SESSION_REVOKED'), retryIn: 2000 }),
@@ -439,8 +456,8 @@ describe.skipIf(executablePath === undefined)('the client, in Chromium', () => {
           await page.clock.runFor(1000);
           expect((await states(page)).at(-1)).toBe('down');
           await page.clock.runFor(1000);
+          await reach(page, { state: 'open' });
         }
-        await reach(page, { state: 'open' });
         expect([site.tickets, site.handshakes.length]).toEqual([1, 4]);
       },
       [/Failed to load resource/],
