@@ -45,6 +45,7 @@ setInterval(() => said.clear(), 10_000);
 wss.on('connection', (socket, request) => {
   const { principal = '' } = request.auth ?? {};
   here.set(socket, principal);
+  tell(socket, { you: principal });
   tellWhoIsHere();
   socket.on('message', (data) => say(socket, principal, String(data)));
   socket.on('close', () => {

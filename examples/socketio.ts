@@ -41,6 +41,7 @@ const said = new Map<string, number>();
 setInterval(() => said.clear(), 10_000);
 
 io.on('connection', (socket) => {
+  socket.emit('you', socket.data.auth.principal);
   tellWhoIsHere();
   socket.on('say', (text: unknown) => say(socket, text));
   socket.on('disconnect', tellWhoIsHere);

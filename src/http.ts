@@ -122,6 +122,12 @@ export function isOwnRead({ method, headers }: IncomingMessage): boolean {
   return method === 'GET' && headers.upgrade === undefined && headers['sec-fetch-site'] === 'same-origin';
 }
 
+/** Whether a page of another origin reads something, as far as its browser says. */
+export function isForeignRead({ headers }: IncomingMessage): boolean {
+  const site = headers['sec-fetch-site'];
+  return site === 'same-site' || site === 'cross-site';
+}
+
 /** Whether the method is one that changes nothing (RFC 9110, 9.2.1), so that anybody may make a browser send it. */
 export function isSafe({ method }: IncomingMessage): boolean {
   return method === 'GET' || method === 'HEAD' || method === 'OPTIONS';

@@ -399,8 +399,9 @@ async function useChat(start: Start): Promise<void> {
   await one.logIn(`${url}webauth/login?return=/`);
   await other.logIn(`${url}webauth/login?return=/`, 'test0002');
   const first = new Heard(one.open(chat, { Origin: origin }));
-  expect(await first.next()).toEqual({ here: ['test0001'] });
+  expect([await first.next(), await first.next()]).toEqual([{ you: 'test0001' }, { here: ['test0001'] }]);
   const second = new Heard(other.open(chat, { Origin: origin }));
+  expect(await second.next()).toEqual({ you: 'test0002' });
   for (const each of [first, second]) expect(await each.next()).toEqual({ here: ['test0001', 'test0002'] });
 
   const lie = JSON.stringify({ by: 'test0001', text: '<b>' });
@@ -412,7 +413,7 @@ async function useChat(start: Start): Promise<void> {
   }
   // However many sockets they have. The count may begin anew meanwhile, and not twice.
   const third = new Heard(other.open(chat, { Origin: origin }));
-  await third.next();
+  for (let i = 0; i < 2; i++) await third.next();
   for (let i = 0; i < 21; i++) third.socket.send(`${i}`);
   const answers = [];
   while (answers.length < 21) answers.push(await third.next());

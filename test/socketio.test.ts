@@ -1,6 +1,6 @@
 import { EventEmitter, once } from 'node:events';
 import { createServer, type Server as HttpServer, type IncomingMessage, request as send } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { type AddressInfo, connect, type Socket } from 'node:net';
 import { Server, type ServerOptions, type Socket as ServerSocket } from 'socket.io';
 import { type Socket as Client, io as connectClient, type ManagerOptions, type SocketOptions } from 'socket.io-client';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -9,8 +9,10 @@ import type { Config, LogEvent } from '../src/config.js';
 import type { AuthResponse } from '../src/response.js';
 import type { Auth } from '../src/session/session.js';
 import { createWAA, type WAA } from '../src/waa.js';
+import { socketFrame } from '../src/websocket/index.js';
 import { acceptConnections, type ConnectionOptions } from '../src/websocket/socketio.js';
 import { clock, secret, wls } from './site.js';
+import { handshake } from './sockets.js';
 
 const jupyter = 'v1.token.websocket.jupyter.org';
 
@@ -21,6 +23,8 @@ let origin: string;
 let events: LogEvent[];
 let entered: ServerSocket[];
 let heard: unknown[];
+/** What is connected to the server, in the order in which it came. */
+let connections: Set<Socket>;
 const clients: Client[] = [];
 
 beforeEach(async () => {
@@ -28,7 +32,11 @@ beforeEach(async () => {
   server = createServer((_, response) => response.end('page'));
   await once(server.listen(0, '127.0.0.1'), 'listening');
   origin = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-  [events, entered, heard] = [[], [], []];
+  [events, entered, heard, connections] = [[], [], [], new Set()];
+  server.on('connection', (socket) => {
+    connections.add(socket);
+    socket.once('close', () => connections.delete(socket));
+  });
   waa = makeWAA();
 });
 
@@ -91,6 +99,8 @@ async function settled({ io: { engine } }: Client, { transports }: Options = {})
   if (transports === undefined && engine.transport.name === 'polling') await once(engine as never, 'upgrade');
 }
 
+const last = (): Socket => [...connections].at(-1) as Socket;
+
 const failed = (made: Client): Promise<Error & { data?: unknown; context?: { status?: number } }> =>
   new Promise((resolve, reject) =>
     made.once('connect_error', resolve).once('connect', () => reject(new Error('it was let in'))),
@@ -137,7 +147,7 @@ async function upgrade(
 }
 
 const codeOf = ({ text }: Answer): string => JSON.parse(text).error.code;
-const sidOf = ({ text }: Answer): string => JSON.parse(text.slice(1)).sid;
+const sidOf = ({ text }: Pick<Answer, 'text'>): string => JSON.parse(text.slice(1)).sid;
 
 /** Begins a connection over requests, and goes into the main namespace. */
 async function begin(headers: Record<string, string>, query = ''): Promise<string> {
@@ -193,6 +203,7 @@ describe.each(ways)('a client by %s', (_, transports) => {
     const { cookie, auth } = await logIn();
     const extraHeaders = headersOf(cookie);
     const made = await connected({ ...transports, extraHeaders });
+    await settled(made, transports);
     const second = made.io.socket('/other');
     await once(second as never, 'connect');
     const ended = Promise.all([made, second].map((one) => once(one as never, 'disconnect')));
@@ -317,19 +328,28 @@ describe('each request of a connection', () => {
     expect(await waa.takeTicket(ticket)).toMatchObject({ principal: 'test0001' });
   });
 
-  it.each(['cookie', 'query'] as const)(
-    'is refused once the session is over, although the connection is closing still: by %s',
-    async (by) => {
-      serve({ credentials: [by] });
-      const { auth, cookie } = await logIn();
-      const [headers, query] = by === 'cookie' ? [headersOf(cookie), ''] : [{}, `&ticket=${await ticketOf(cookie)}`];
-      const sid = await begin(headers, query);
-      await waa.endSession(auth);
-      const answer = await ask(`transport=polling&sid=${sid}${query}`, headers, hello);
-      expect([answer.status, codeOf(answer)]).toEqual([by === 'cookie' ? 403 : 401, 'ERR_SESSION_REVOKED']);
-      expect(heard).toEqual([]);
-    },
-  );
+  it.each(['cookie', 'query'] as const)('is refused once the session is over: by %s', async (by) => {
+    serve({ credentials: [by] });
+    const { auth, cookie } = await logIn();
+    const shown = async () => (by === 'cookie' ? '' : `&ticket=${await ticketOf(cookie)}`);
+    const headers = by === 'cookie' ? headersOf(cookie) : {};
+    const [polling, websocket] = [await shown(), await shown()];
+    const sid = await begin(headers, polling);
+    const url = `${origin.replace('http', 'ws')}/socket.io/?EIO=4&transport=websocket${websocket}`;
+    const socket = new WebSocket(url, { headers });
+    const [data] = await once(socket, 'message');
+    // It does not see the end, and does not answer.
+    socket.pause();
+    await waa.endSession(auth);
+    for (const answer of [
+      await ask(`transport=polling&sid=${sid}${polling}`, headers, hello),
+      await upgrade(`sid=${sidOf({ text: String(data) })}${websocket}`, headers),
+    ]) {
+      expect([answer.status, answer.text]).toEqual([403, expect.stringContaining('no connection here has this sid')]);
+    }
+    expect(heard).toEqual([]);
+    socket.terminate();
+  });
 
   it('may come without an Origin from a page of ours, which reads, if its browser says so', async () => {
     serve();
@@ -460,23 +480,116 @@ describe('a ticket in the auth payload', () => {
     expect(entered).toEqual([]);
   });
 
-  it('is asked of namespaces too that were there before, and of those made for it', async () => {
+  it('is asked of namespaces too that were there before', async () => {
     io = new Server(server, { serveClient: false });
     io.of('/before').on('connection', note);
     acceptConnections(io, waa, { credentials: ['firstMessage'] });
-    io.of(/^\/made-\d$/).on('connection', note);
-    for (const namespace of ['/before', '/made-1']) {
-      expect((await failed(client(websocket, namespace))).data).toMatchObject({ code: 'ERR_TOKEN_INVALID' });
-    }
-    expect(entered).toEqual([]);
+    expect((await failed(client(websocket, '/before'))).data).toMatchObject({ code: 'ERR_TOKEN_INVALID' });
     const { cookie } = await logIn();
-    for (const namespace of ['/before', '/made-1']) {
-      await connected({ ...websocket, auth: { ticket: await ticketOf(cookie) } }, namespace);
-    }
+    await connected({ ...websocket, auth: { ticket: await ticketOf(cookie) } }, '/before');
+    expect(entered.map(({ data, nsp }) => [nsp.name, data.auth.principal])).toEqual([['/before', 'test0001']]);
+  });
+
+  it('has none made for who has shown none yet', async () => {
+    serve({ credentials: ['firstMessage'] });
+    io.of(/^\/made-\d+$/).on('connection', note);
+    const { cookie } = await logIn();
+    const { engine } = client({ ...websocket, auth: { ticket: await ticketOf(cookie) } }, '/made-1').io;
+    await once(engine as never, 'close');
+    expect([io._nsps.has('/made-1'), events.at(-1)?.code]).toEqual([false, 'ERR_TOKEN_INVALID']);
+    const made = await connected({ ...websocket, auth: { ticket: await ticketOf(cookie) } });
+    // Another one is not used up here, and not to be seen.
+    const second = made.io.socket('/made-2', { auth: { ticket: await ticketOf(cookie), name: 'x' } });
+    await once(second as never, 'connect');
     expect(entered.map(({ data, nsp }) => [nsp.name, data.auth.principal])).toEqual([
-      ['/before', 'test0001'],
-      ['/made-1', 'test0001'],
+      ['/', 'test0001'],
+      ['/made-2', 'test0001'],
     ]);
+    expect(entered[1]?.handshake.auth).toEqual({ name: 'x' });
+  });
+
+  it.each<[string, (string | Buffer)[]]>([
+    ['an event', ['2["say"]']],
+    ['an event with something to come', ['451-["say",{"_placeholder":true,"num":0}]', Buffer.alloc(10)]],
+    ['bytes', [Buffer.alloc(10)]],
+    ['more than a ticket takes', [`0{"ticket":"${'x'.repeat(1024)}"}`]],
+    ['a namespace that is not there', ['0/nowhere,{"ticket":"x"}']],
+    ['many namespaces', Array.from({ length: 17 }, () => '0{"ticket":"x"}')],
+  ])('has to come before %s', async (_, messages) => {
+    // It takes a while to be decided.
+    serve({ credentials: ['firstMessage'], authorise: () => new Promise(() => {}) });
+    const [socket] = (await wait(1)) as [WebSocket];
+    for (const message of messages) socket.send(typeof message === 'string' ? `4${message}` : message);
+    await once(socket, 'close');
+    expect(events.filter(({ event }) => event === 'refused')[0]).toMatchObject({ code: 'ERR_TOKEN_INVALID' });
+    expect(heard).toEqual([]);
+  });
+
+  it('leaves no place taken where the client goes away before it is decided', async () => {
+    let decide = (_: boolean): void => {};
+    const asked = new EventEmitter();
+    const authorise = () =>
+      new Promise<boolean>((resolve) => {
+        decide = resolve;
+        asked.emit('asked');
+      });
+    serve({ credentials: ['firstMessage'], maxPerPrincipal: 1, authorise });
+    const { cookie } = await logIn();
+    for (let i = 0; i < 2; i++) {
+      const begun = once(asked, 'asked');
+      const leaving = client({ ...websocket, auth: { ticket: await ticketOf(cookie) } });
+      await begun;
+      const gone = once(last(), 'close');
+      leaving.disconnect();
+      await gone;
+      decide(true);
+    }
+    const begun = once(asked, 'asked');
+    const made = connected({ ...websocket, auth: { ticket: await ticketOf(cookie) } });
+    await begun;
+    decide(true);
+    expect((await made).connected).toBe(true);
+  });
+
+  it('is waited for on a wire of its own, and not from what only looks like an upgrade', async () => {
+    serve({ credentials: ['firstMessage'], maxPending: 1 });
+    for (let i = 0; i < 3; i++) {
+      const answer = await ask('transport=polling', { upgrade: 'x' });
+      expect([answer.status, codeOf(answer)]).toEqual([403, 'ERR_SESSION_MISSING']);
+    }
+    expect(io.engine.clientsCount).toBe(0);
+  });
+
+  it('is waited for from so many, though they come at the same moment', async () => {
+    serve({ credentials: ['firstMessage'], maxPending: 1 });
+    const goOn: ((id: string) => void)[] = [];
+    const begun = new EventEmitter();
+    io.engine.generateId = () =>
+      new Promise<string>((resolve) => {
+        goOn.push(resolve);
+        begun.emit('begun');
+      }) as never;
+    const answers: Promise<unknown>[] = [];
+    for (let i = 0; i < 3; i++) {
+      const next = once(begun, 'begun');
+      answers.push(upgrade(''));
+      await next;
+    }
+    for (const [i, give] of goOn.entries()) give(`id${i}`);
+    await Promise.all(answers);
+    expect(io.engine.clientsCount).toBeLessThanOrEqual(1);
+  });
+
+  it('is cut off in two seconds, where the client does not follow', async () => {
+    serve({ credentials: ['firstMessage'] });
+    const [socket] = (await wait(1)) as [WebSocket];
+    const connection = last();
+    socket.pause();
+    socket.send('4nonsense');
+    const began = performance.now();
+    await once(connection, 'close');
+    expect(performance.now() - began).toBeLessThan(5_000);
+    socket.terminate();
   });
 
   it('comes over a connection of its own: requests, and what they begin, are refused', async () => {
@@ -550,6 +663,82 @@ describe('a ticket in the auth payload', () => {
 });
 
 describe('the decision', () => {
+  it('survives a connection that breaks while it is made', async () => {
+    const asked = new EventEmitter();
+    serve({
+      authorise: () =>
+        new Promise((resolve) => {
+          asked.emit('asked');
+          last().once('close', () => resolve(true));
+        }),
+    });
+    const { cookie } = await logIn();
+    const begun = once(asked, 'asked');
+    const lines = Object.entries(headersOf(cookie)).map(([name, value]) => `${name}: ${value}`);
+    const wire = connect((server.address() as AddressInfo).port, '127.0.0.1');
+    wire.write(handshake(lines, '/socket.io/?EIO=4&transport=websocket'));
+    await begun;
+    const gone = new Promise((resolve) => last().once('close', resolve));
+    wire.resetAndDestroy();
+    await gone;
+    expect((await ask('transport=polling')).status).toBe(403);
+    expect(io.engine.clientsCount).toBe(0);
+  });
+
+  it('keeps out what a page of another origin reads with a password that its browser has kept', async () => {
+    serve({ credentials: ['basic'] });
+    const { cookie } = await logIn();
+    const authorization = async () => `Basic ${Buffer.from(`token:${await ticketOf(cookie)}`).toString('base64')}`;
+    for (const site of ['same-site', 'cross-site']) {
+      const headers = { authorization: await authorization(), 'sec-fetch-site': site };
+      expect(codeOf(await ask('transport=polling', headers))).toBe('ERR_ORIGIN_REFUSED');
+    }
+    for (const more of [{}, { 'sec-fetch-site': 'same-origin' }, { 'sec-fetch-site': 'none' }]) {
+      expect((await ask('transport=polling', { authorization: await authorization(), ...more })).status).toBe(200);
+    }
+  });
+
+  it('takes the cookie of a frame with an allowed Origin only', async () => {
+    const live = 'http://live.localhost:1';
+    const frame = socketFrame(waa, { origin: live });
+    serve({ frame });
+    const { cookie } = await logIn();
+    const { name, take } = waa.socketCookie(live);
+    const own = { cookie: `${name}=${await take(await ticketOf(cookie))}` };
+    expect((await ask('transport=polling', { ...own, origin })).status).toBe(200);
+    for (const more of [{}, { 'sec-fetch-site': 'same-origin' }, { origin: live }]) {
+      expect(codeOf(await ask('transport=polling', { ...own, ...more }))).toBe('ERR_ORIGIN_REFUSED');
+    }
+  });
+
+  it('has the place of who polled free at once when their session ends', async () => {
+    serve({ maxPerPrincipal: 1 });
+    const old = await logIn();
+    await connected({ transports: ['polling'], extraHeaders: headersOf(old.cookie) });
+    await waa.endSession(old.auth);
+    const { cookie } = await logIn();
+    expect((await ask('transport=polling', headersOf(cookie))).status).toBe(200);
+  });
+
+  it('sends nothing after the end of the session but that it is over', async () => {
+    serve();
+    io.of('/other').on('connection', note);
+    const { cookie, auth } = await logIn();
+    const made = await connected({ transports: ['websocket'], extraHeaders: headersOf(cookie) });
+    const second = made.io.socket('/other');
+    await once(second as never, 'connect');
+    for (const socket of entered) {
+      socket.on('disconnecting', () => socket.emit('farewell', 'to one'));
+      socket.on('disconnect', () => io.of('/other').emit('farewell', 'to all'));
+    }
+    const said: unknown[] = [];
+    for (const one of [made, second]) one.onAny((...given) => said.push(given));
+    const gone = Promise.all([made, second].map((one) => once(one as never, 'disconnect')));
+    await waa.endSession(auth);
+    await gone;
+    expect(said).toEqual([]);
+  });
+
   it('asks the application once for each connection, and lets in for true only', async () => {
     const asked: string[] = [];
     serve({

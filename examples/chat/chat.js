@@ -3,6 +3,9 @@ import { connect } from '/client/index.js';
 
 const $ = (id) => document.getElementById(id);
 
+/** Who was logged in last. */
+let me;
+
 const connection = connect('/chat', { onMessage: hear, onStatus: show });
 
 $('say').addEventListener('submit', (event) => {
@@ -14,13 +17,20 @@ $('say').addEventListener('submit', (event) => {
 $('again').addEventListener('click', () => connection.open());
 
 function hear(data) {
-  const { here, by, text, sorry } = JSON.parse(data);
+  const { you, here, by, text, sorry } = JSON.parse(data);
+  if (you) greet(you);
   if (here) $('here').textContent = `Here: ${here.join(', ')}`;
   if (by) add(`${by}: ${text}`);
   if (sorry) {
     $('status').textContent = sorry;
     $('text').value ||= text;
   }
+}
+
+/** Somebody else is not to read what was said before. */
+function greet(principal) {
+  if (me !== principal) $('log').replaceChildren();
+  me = principal;
 }
 
 function add(line) {

@@ -6,15 +6,22 @@ const $ = (id) => document.getElementById(id);
 
 // The session's cookie goes along by itself, with every request.
 const socket = io();
+/** Who was logged in last. */
+let me;
 
 socket.on('connect', () => show('Connected.'));
 socket.on('disconnect', (reason) => {
   show('No connection. Trying again.');
   // Then Socket.IO does not try again by itself.
-  if (reason === 'io server disconnect') explain();
+  if (reason === 'io server disconnect') socket.connect();
 });
-socket.on('connect_error', (error) => explain(error.context));
+socket.on('connect_error', ({ context }) => explain(context));
 
+socket.on('you', (principal) => {
+  // Somebody else is not to read what was said before.
+  if (me !== principal) $('log').replaceChildren();
+  me = principal;
+});
 socket.on('here', (people) => {
   $('here').textContent = `Here: ${people.join(', ')}`;
 });
@@ -35,15 +42,16 @@ $('again').addEventListener('click', () => socket.connect());
 
 /** Why there is no connection: whether somebody is logged in is for the ticket route to say. */
 async function explain(answer) {
+  const { code, message } = answer?.status === 403 ? JSON.parse(answer.responseText).error : {};
   try {
     await fetchTicket();
   } catch ({ loginUrl }) {
     return loginUrl ? logOut(loginUrl) : show('No connection. Trying again.');
   }
-  if (answer?.status !== 403) return socket.connect();
   // Somebody is, and may not.
+  if (!/_REFUSED$/.test(code)) return;
   socket.disconnect();
-  show(`You may not: ${JSON.parse(answer.responseText).error.message}.`);
+  show(`You may not: ${message}.`);
   $('again').hidden = false;
 }
 

@@ -117,9 +117,10 @@ async function openBasic(shown: Shown, encoded: string): Promise<Auth> {
 
 function openCookie({ waa, request, frame }: Shown): Auth | undefined {
   const [cookie, anchor] = readSession(request, waa.cookies);
-  const auth = cookie === undefined ? frame?.read(request) : waa.openSession(cookie, anchor);
-  // Browsers send cookies by themselves, and with them the Origin or that the page is ours.
-  if (auth === undefined || request.headers.origin !== undefined || isOwnRead(request)) return auth;
+  const isOfFrame = cookie === undefined;
+  const auth = isOfFrame ? frame?.read(request) : waa.openSession(cookie, anchor);
+  // Browsers send cookies by themselves, and with them the Origin or, where the session's own goes, that the page is ours.
+  if (auth === undefined || request.headers.origin !== undefined || (!isOfFrame && isOwnRead(request))) return auth;
   throw new AuthorisationError('ERR_ORIGIN_REFUSED', 'the request has a cookie, and no Origin');
 }
 

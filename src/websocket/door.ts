@@ -151,11 +151,7 @@ export class Door<S extends Socket> {
   }
 
   #count(auth: Auth, socket: Duplex): void {
-    try {
-      this.#sockets.count(auth, socket);
-    } catch (error) {
-      throw this.#gate.report(error as SessionError, auth);
-    }
+    this.#gate.reporting(auth, () => this.#sockets.count(auth, socket));
   }
 
   /** From those who send something to all of the server's clients. */

@@ -1,7 +1,7 @@
 import type { IncomingMessage } from 'node:http';
 import { isLoopback } from '../environment.js';
 import { AuthorisationError, type Handshake, SessionError, WebauthError } from '../errors.js';
-import { authorizationLines, checkOrigin, withOwn } from '../http.js';
+import { authorizationLines, checkOrigin, isForeignRead, withOwn } from '../http.js';
 import type { Auth } from '../session/session.js';
 import type { Requirements, WAA } from '../waa.js';
 import {
@@ -104,7 +104,7 @@ export class Gate {
   }
 
   /**
-   * Holds a later request of a connection to what the first one was let in by: the same session, live still.
+   * Holds a later request of a connection to what the first one was let in by: the same session.
    * @param auth whose connection it is.
    * @throws WebauthError, reported already.
    */
@@ -117,7 +117,6 @@ export class Gate {
       if (shown.sessionId !== auth.sessionId) {
         throw new SessionError('ERR_SESSION_INVALID', 'the connection is one of another session');
       }
-      this.#waa.recheck(auth);
     } catch (error) {
       throw this.#refuse(error, found?.way);
     }
@@ -158,6 +157,15 @@ export class Gate {
     return error;
   }
 
+  /** Reports what a check refuses to somebody. */
+  reporting(auth: Auth, check: () => void): void {
+    try {
+      check();
+    } catch (error) {
+      throw this.report(error as WebauthError, auth);
+    }
+  }
+
   #checkRequest(request: IncomingMessage): void {
     if (!this.#options.behindProxy && !this.#waa.isDevelopment && !isPrivate(request)) {
       throw new AuthorisationError(
@@ -165,8 +173,8 @@ export class Gate {
         'the connection is not encrypted: use wss; or, if a proxy on another machine ends TLS, set behindProxy: true',
       );
     }
-    // Programs need not send one; browsers always do.
-    if (request.headers.origin !== undefined) checkOrigin(request, this.#origins);
+    // Programs need not send one; browsers do, but for what a page reads otherwise, such as a script.
+    if (request.headers.origin !== undefined || isForeignRead(request)) checkOrigin(request, this.#origins);
   }
 
   readonly #take: TakeTicket = (ticket) => this.#waa.takeTicket(ticket);

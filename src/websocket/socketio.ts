@@ -10,7 +10,7 @@ import type { WAA } from '../waa.js';
 import type { Taken, TakeTicket } from './credentials.js';
 import { type ConnectionOptions, once, tooMany } from './door.js';
 import { Gate, tooLate } from './gate.js';
-import { refuseRequest, refuseUpgrade } from './refusal.js';
+import { cutOff, refuseRequest, refuseUpgrade, type Socket as Wire } from './refusal.js';
 import { checkUse, checkWAA, connectionRules } from './rules.js';
 import { Sockets } from './sockets.js';
 
@@ -34,6 +34,7 @@ interface Engine {
 
 interface Namespace {
   use(middleware: (socket: unknown, next: Next) => void): unknown;
+  on(event: 'connection', listener: (socket: unknown) => void): unknown;
 }
 
 /** A request of the engine's, which has its query apart. */
@@ -50,7 +51,16 @@ interface Connection extends EventEmitter {
   readonly id: string;
   readonly readyState: string;
   readonly request: Request;
+  /** With a socket of ws, unless the client polls. */
+  readonly transport: { readonly socket?: Wire };
+  write(data: unknown, ...more: unknown[]): unknown;
   close(discard?: boolean): void;
+}
+
+/** What a client sends to the engine. */
+interface Packet {
+  readonly type: string;
+  readonly data?: unknown;
 }
 
 /** What a namespace has of a client. */
@@ -78,9 +88,11 @@ export function acceptConnections(io: ConnectionServer, waa: WAA, options: Conne
     throw new TypeError(`browsers send the session to ${waa.cookies.path} only, and so never to ${io.path()}`);
   }
   guarded.add(io.engine);
-  const connections = new Connections(waa, options);
-  const guard = (namespace: Namespace): unknown =>
+  const connections = new Connections(waa, options, (name) => io._nsps.has(name));
+  const guard = (namespace: Namespace): void => {
     namespace.use((socket, next) => connections.enter(socket as Socket, next));
+    namespace.on('connection', (socket) => connections.join(socket as Socket));
+  };
   io.engine.use((request, response, next) => connections.pass(request as Request, response as Response, next));
   io.engine.on('connection', (connection) => connections.open(connection as Connection));
   for (const namespace of io._nsps.values()) guard(namespace);
@@ -108,7 +120,7 @@ interface Known {
   readonly auth: Auth;
   /** What becomes of a ticket that a later request shows. */
   readonly take: TakeTicket;
-  /** Those of its namespaces. */
+  /** Those that are connected, of all namespaces. */
   readonly sockets: Set<Socket>;
 }
 
@@ -130,10 +142,13 @@ class Connections {
   /** By their sid. */
   readonly #open = new Map<string, Known>();
   readonly #late = new WeakMap<Connection, Late>();
+  /** Whether there is a namespace of that name. */
+  readonly #exists: (name: string) => boolean;
   #pending = 0;
 
-  constructor(waa: WAA, options: ConnectionOptions) {
+  constructor(waa: WAA, options: ConnectionOptions, exists: (name: string) => boolean) {
     this.#waa = waa;
+    this.#exists = exists;
     this.#gate = new Gate(waa, options);
     this.#isLate = options.credentials?.includes('firstMessage') ?? false;
     this.#maxPending = options.maxPending ?? 1000;
@@ -142,10 +157,13 @@ class Connections {
 
   /** Every request for the engine, before that looks at it. */
   async pass(request: Request, response: Response, next: () => void): Promise<void> {
+    const isUpgrade = !('headersSent' in response);
+    // Nobody else listens yet, and it may break meanwhile.
+    if (isUpgrade) request.socket.on('error', ignore);
     try {
-      await this.#decide(request);
+      await this.#decide(request, isUpgrade);
     } catch (error) {
-      return 'headersSent' in response ? refuseRequest(response, error) : refuseUpgrade(request.socket, error);
+      return isUpgrade ? refuseUpgrade(request.socket, error) : refuseRequest(response, error);
     }
     next();
   }
@@ -155,28 +173,40 @@ class Connections {
     const known = this.#known.get(connection.request);
     if (known === undefined && this.#isLate) return this.#expect(connection);
     try {
-      // Without, it has come by some way that does not lead past here.
       if (known) return this.#keep(connection, known);
-    } catch {}
-    connection.close(true);
+    } catch {
+      // That was reported.
+    }
+    // Or it came by a way that does not lead past here.
+    hangUp(connection);
   }
 
   /** A client that wants to be in a namespace. */
   enter(socket: Socket, next: Next): void {
     const known = this.#known.get(socket.conn.request);
-    if (known) this.#admit(socket, known, next);
-    else
-      this.#askFor(socket).then(
-        (found) => this.#admit(socket, found, next),
-        (error) => refuse(socket, error, next),
-      );
+    const found = known ? Promise.resolve(known) : this.#askFor(socket);
+    if (this.#isLate) delete socket.handshake.auth.ticket;
+    found.then(
+      ({ auth }) => {
+        socket.data.auth = auth;
+        next();
+      },
+      (error) => refuse(socket, error, next),
+    );
   }
 
-  async #decide(request: Request): Promise<void> {
+  /** A client that is in a namespace. */
+  join(socket: Socket): void {
+    const { sockets } = this.#known.get(socket.conn.request) as Known;
+    sockets.add(socket);
+    socket.on('disconnect', () => sockets.delete(socket));
+  }
+
+  async #decide(request: Request, isUpgrade: boolean): Promise<void> {
     const taken = this.#gate.conceal(request);
     if (taken.tickets.length > 0) delete request._query['ticket'];
     const { sid } = request._query;
-    if (this.#isLate) this.#checkLate(request);
+    if (this.#isLate) this.#checkLate(request, isUpgrade && !sid);
     else if (sid) await this.#decideAgain(request, taken, sid);
     else await this.#decideFirst(request, taken);
   }
@@ -189,7 +219,7 @@ class Connections {
       return this.#waa.takeTicket(ticket);
     });
     const auth = decided instanceof Promise ? await this.#wait(decided) : decided;
-    this.#reporting(auth, () => this.#sockets.check(auth));
+    this.#gate.reporting(auth, () => this.#sockets.check(auth));
     this.#know(request, auth, shown);
   }
 
@@ -202,10 +232,10 @@ class Connections {
   }
 
   /** Of one that has shown nothing yet, nothing but its own wire tells it from anybody else. */
-  #checkLate(request: Request): void {
+  #checkLate(request: Request, isOwnWire: boolean): void {
     this.#gate.expect(request);
     this.#checkPending();
-    if (request.headers.upgrade !== undefined && !request._query['sid']) return;
+    if (isOwnWire) return;
     throw this.#refusal(
       "with firstMessage, connections begin as WebSockets: the client needs transports: ['websocket']",
     );
@@ -236,29 +266,37 @@ class Connections {
     return known;
   }
 
-  /** Has a connection live as long as its session. @throws SessionError ERR_LIMIT_REACHED */
+  /** Has a connection live as long as its session. @throws SessionError if it is closed, or one too many. */
   #keep(connection: Connection, known: Known): void {
     const { auth } = known;
-    this.#reporting(auth, () => this.#sockets.count(auth, connection));
+    this.#gate.reporting(auth, () => {
+      if (!isOpen(connection)) throw new SessionError('ERR_DEADLINE', 'the client went away before it was let in');
+      this.#sockets.count(auth, connection);
+    });
     if (!this.#sockets.open(connection, auth, connection.request)) return;
     this.#open.set(connection.id, known);
     connection.on('close', () => this.#open.delete(connection.id));
   }
 
-  /** The ticket comes with the first namespace that the client asks for. */
+  /** The ticket comes with the first namespace that the client asks for, and nothing before it. */
   #expect(connection: Connection): void {
+    // Others may have come while the engine was at it.
+    if (this.#pending >= this.#maxPending) return hangUp(connection);
     const { deadline } = this.#gate;
-    const timer = setTimeout(() => {
-      this.#gate.report(tooLate(deadline));
-      connection.close(true);
-    }, deadline * 1000);
+    const refuse = (error: SessionError) => {
+      this.#gate.report(error);
+      hangUp(connection);
+    };
+    const timer = setTimeout(() => refuse(tooLate(deadline)), deadline * 1000);
+    const hear = onlyAsking(this.#exists, () => refuse(notAsking()));
     this.#pending += 1;
     const settle = once(() => {
       this.#pending -= 1;
       clearTimeout(timer);
+      connection.off('packet', hear);
     });
     this.#late.set(connection, { deciding: undefined, settle });
-    connection.on('close', settle);
+    connection.on('packet', hear).on('close', settle);
   }
 
   #askFor(socket: Socket): Promise<Known> {
@@ -270,33 +308,19 @@ class Connections {
 
   async #readTicket({ conn, handshake }: Socket): Promise<Known> {
     const { ticket } = handshake.auth;
-    delete handshake.auth.ticket;
     const auth = await this.#gate.decideMessage(typeof ticket === 'string' ? ticket : '', conn.request);
     const known = this.#know(conn.request, auth);
     this.#keep(conn, known);
     return known;
   }
 
-  #admit(socket: Socket, known: Known, next: Next): void {
-    socket.data.auth = known.auth;
-    known.sockets.add(socket);
-    socket.on('disconnect', () => known.sockets.delete(socket));
-    next();
-  }
-
   #end(connection: Connection): void {
     const { sockets = [] } = this.#known.get(connection.request) ?? {};
+    connection.write = farewell(connection.write);
     // Each tells the application, which may fail there.
     for (const socket of sockets) reporting(() => socket.disconnect());
-    connection.close();
-  }
-
-  #reporting(auth: Auth, check: () => void): void {
-    try {
-      check();
-    } catch (error) {
-      throw this.#gate.report(error as SessionError, auth);
-    }
+    // Who polls is let in no more, and so never gets what is left to be sent.
+    hangUp(connection, connection.transport.socket === undefined);
   }
 }
 
@@ -306,10 +330,51 @@ function isOpen({ readyState }: Connection): boolean {
   return readyState === 'open';
 }
 
+function ignore(): void {}
+
+/** How many namespaces a client may ask for at once, and how long it may be at it: characters. */
+const MOST = { namespaces: 16, length: 1024 };
+
+/**
+ * Looks at what a client sends of which nobody knows yet whose it is. It may ask for namespaces that are there: to make
+ * one for it would cost memory for good.
+ */
+function onlyAsking(exists: (name: string) => boolean, refuse: () => void): (packet: Packet) => void {
+  let count = 0;
+  return ({ type, data }) => {
+    if (type !== 'message') return;
+    count += 1;
+    // A packet of the type CONNECT: its namespace, if that is not the main one, and what it shows (socket.io-parser).
+    const asked = typeof data === 'string' && data.length <= MOST.length && /^0(\/[^,]*)?/.exec(data);
+    if (!asked || !exists(asked[1] ?? '/') || count > MOST.namespaces) refuse();
+  };
+}
+
+function notAsking(): SessionError {
+  return new SessionError(
+    'ERR_TOKEN_INVALID',
+    'what comes first has to ask for a namespace that is there, with a ticket',
+  );
+}
+
+/** Lets nothing through but that a namespace is left: what the application says at the end is for nobody any more. */
+function farewell(write: Connection['write']): Connection['write'] {
+  return function (this: Connection, data, ...more) {
+    return typeof data === 'string' && data.startsWith('1') ? write.call(this, data, ...more) : this;
+  };
+}
+
 /** The client gets a `connect_error`, and no second try on this connection. */
 function refuse({ conn }: Socket, error: unknown, next: Next): void {
   const { code, message } = described(error);
   next(Object.assign(new Error(message), { data: { code, message } }));
   // That is sent at the end of this turn.
-  setImmediate(() => conn.close());
+  setImmediate(() => hangUp(conn, false));
+}
+
+/** Closes a connection, and cuts it off if the client does not follow. @param atOnce and not after what it was sent. */
+function hangUp(connection: Connection, atOnce = true): void {
+  const { socket: wire } = connection.transport;
+  connection.close(atOnce);
+  if (wire) cutOff(wire);
 }
