@@ -19,8 +19,8 @@ export function welcomePage(waa: WAA): Html {
       password.</p>
     <p><a class="button main" href="/any">Log in</a></p>
     <p class="quiet">Once you are in, this page shows the session, the login service's answer and what was checked of it,
-      and a WebSocket that the same cookie opened. To see what else can happen, try an account that is no longer current, or
-      cancel. ${waa.origin} is served to this machine only.</p>`;
+      and a WebSocket that the same cookie opened; and you can try all other ways of opening one. To see what else can
+      happen, try an account that is no longer current, or cancel. ${waa.origin} is served to this machine only.</p>`;
 }
 
 export function homePage(waa: WAA, auth: Auth, sessions: readonly ListedSession[], seen: Seen | undefined): Html {

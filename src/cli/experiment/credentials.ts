@@ -27,9 +27,6 @@ export interface Clocks {
   readonly later: Clock;
 }
 
-/** How late they are: seconds. */
-export const lateness = { right: 0, late: 20, later: 40 } as const;
-
 /**
  * Makes credentials to experiment with: of sessions that the server begins by itself, for the same person. The one of the
  * person's browser is left alone.

@@ -1,3 +1,4 @@
+import type { ServerResponse } from 'node:http';
 import type { Server } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import type { ErrorRequestHandler, Express, Request, RequestHandler, Response, Router } from 'express';
@@ -11,7 +12,7 @@ import { createWAA, type WAA } from '../../waa.js';
 import type { WLS } from '../../wls/index.js';
 import type { Certificate } from '../certificate.js';
 import type { Packages } from '../packages.js';
-import { type Clock, Credentials, lateness } from './credentials.js';
+import { type Clock, Credentials } from './credentials.js';
 import { cases } from './lessons.js';
 import { type Deed, Lives } from './life.js';
 import { experimentPage, style } from './page.js';
@@ -46,7 +47,7 @@ export async function startExperiment(options: ExperimentOptions): Promise<Exper
   const { server, waa, wls, shared, packages, certificate, port } = options;
   const wires = new Wires();
   const servers = await startServers({ waa, wires, packages, certificate, port });
-  const clocks = { right: clock(shared, 'right'), late: clock(shared, 'late'), later: clock(shared, 'later') };
+  const clocks = { right: clock(shared, 0), late: clock(shared, 20), later: clock(shared, 40) };
   const credentials = new Credentials(clocks, wls);
   const trials = new Trials({ waa, wires, servers, credentials, packages, certificate });
   const lives = new Lives(server, waa, wires, packages);
@@ -59,9 +60,8 @@ export async function startExperiment(options: ExperimentOptions): Promise<Exper
   };
 }
 
-function clock(shared: Config, name: keyof typeof lateness): Clock {
-  const late = lateness[name];
-  return { lateness: late, waa: createWAA({ ...shared, now: () => new Date(Date.now() - late * 1000) }) };
+function clock(shared: Config, lateness: number): Clock {
+  return { lateness, waa: createWAA({ ...shared, now: () => new Date(Date.now() - lateness * 1000) }) };
 }
 
 interface Parts {
@@ -88,17 +88,25 @@ function addRoutes(app: Express, { auth, waa, packages: { express } }: Experimen
   addLives(router, parts);
   app.use('/experiment', router, refuseBroken);
   // As they are in dist/, so that they find each other.
-  for (const folder of ['/cli/page', '/client']) app.use(folder, express.static(`${dist}${folder}`, { index: false }));
+  for (const folder of ['/cli/page', '/client']) {
+    app.use(folder, express.static(fileURLToPath(new URL(`../..${folder}`, import.meta.url)), scripts));
+  }
 }
 
-const dist = fileURLToPath(new URL('../..', import.meta.url));
+const scripts = {
+  index: false,
+  setHeaders: (response: ServerResponse) => void response.setHeader('X-Content-Type-Options', 'nosniff'),
+} as const;
 
 function addTries(router: Router, { trials }: Parts): void {
-  router.post('/tries', async (request, response) => {
-    const { method, which } = (request.body ?? {}) as { readonly method?: unknown; readonly which?: unknown };
-    if (!isMethod(method) || !isCase(which)) return refuse(response, 400, 'that is no method and case');
-    sendData(response, 200, await trials.begin(method, which, whoOf(request)));
-  });
+  router.post(
+    '/tries',
+    later(async (request, response) => {
+      const { method, which } = (request.body ?? {}) as { readonly method?: unknown; readonly which?: unknown };
+      if (!isMethod(method) || !isCase(which)) return refuse(response, 400, 'that is no method and case');
+      sendData(response, 200, await trials.begin(method, which, whoOf(request)));
+    }),
+  );
   router.get('/tries/:id', (request, response) => {
     const report = trials.report(request.params.id, whoOf(request).principal);
     if (report) sendData(response, 200, report);
@@ -110,20 +118,29 @@ function addLives(router: Router, { wires, credentials, lives }: Parts): void {
   router.post('/lives', (request, response) => {
     sendData(response, 200, { id: wires.begin(whoOf(request).principal) });
   });
-  router.post('/ticket', async (request, response) => {
-    sendData(response, 200, await credentials.ticket(whoOf(request)));
-  });
+  router.post(
+    '/ticket',
+    later(async (request, response) => sendData(response, 200, await credentials.ticket(whoOf(request)))),
+  );
   router.get('/lives/:id', (request, response) => {
     const found = wires.of(request.params.id, whoOf(request).principal);
     if (found) sendData(response, 200, { closed: found.wires.at(-1)?.closed });
     else refuse(response, 404, 'you have no such socket');
   });
-  router.post('/lives/:id/:deed', async (request, response) => {
-    const { id, deed } = request.params;
-    const isDone = isDeed(deed) && (await lives.act(deed, id, whoOf(request).principal));
-    if (isDone) sendData(response, 200, {});
-    else refuse(response, 404, 'you have no such socket open');
-  });
+  router.post(
+    '/lives/:id/:deed',
+    later(async (request, response) => {
+      const { id, deed } = request.params;
+      const isDone = isDeed(deed) && (await lives.act(deed, String(id), whoOf(request).principal));
+      if (isDone) sendData(response, 200, {});
+      else refuse(response, 404, 'you have no such socket open');
+    }),
+  );
+}
+
+/** Express 4 does not wait for what a handler does. */
+function later(handle: (request: Request, response: Response) => Promise<void>): RequestHandler {
+  return (request, response, next) => void handle(request, response).catch(next);
 }
 
 /** Lets so much in and no more, since each try leaves something behind for a while. */

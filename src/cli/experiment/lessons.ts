@@ -14,7 +14,7 @@ export const abouts: Readonly<Record<Method, { readonly who: string; readonly le
   },
   firstMessage: {
     who: 'Pages whose addresses are logged on the way.',
-    leaks: 'into what records messages; and a stranger’s socket is open for a while.',
+    leaks: "into what records messages; and a stranger's socket is open for a while.",
   },
   subprotocol: { who: 'Front ends of Jupyter.', leaks: 'into logs that write this header, of which few think.' },
   basic: {
@@ -100,7 +100,7 @@ const special: { readonly [method in Method]?: { readonly [which in Case]?: stri
   },
   query: {
     good: 'The ticket is in the address, and so perhaps in logs. It was good for this one socket, and is used up now.',
-    wrong: `${tickets.wrong} Look into the browser’s console: the whole address is there.`,
+    wrong: `${tickets.wrong} Look into the browser's console: the whole address is there.`,
   },
   firstMessage: {
     good: 'The socket was open before anybody was known: 101 comes first, and then the ticket.',

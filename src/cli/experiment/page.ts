@@ -31,7 +31,9 @@ function origins({ origins, foreign }: Servers, origin: string): Html {
       below is another origin. A page may open a WebSocket to any of them: browsers do not stop that, and only tell the
       server where the page is from, in the header <code>Origin</code>.</p>
     <p><strong>Cookies</strong> know no ports. What this page has for <code>localhost</code> goes to every server here. On
-      the web they would be at different hosts, and the cookie would stay at home.</p>
+      the web they would be at different hosts, and the cookie would stay at home. Nor does <code>SameSite</code> help: a
+      <strong>site</strong> is wider than an origin. All ports of <code>localhost</code> are one, and all of
+      <code>cam.ac.uk</code> is.</p>
     <table>${rows}<tr><th scope="row">a foreign page</th><td><code>${foreign}</code></td></tr></table>
     ${
       origin.startsWith('https:') &&
@@ -46,9 +48,8 @@ function trial(): Html {
       <span><strong>${cases[name].name}</strong><br><span class="quiet">${cases[name].what}</span></span></label>`,
   );
   const buttons = methods.map(
-    (
-      method,
-    ) => html`<li><button type="button" disabled class="main" value="${method}" aria-describedby="about-${method}">${method}</button>
+    (method) => html`<li>
+      <button type="button" disabled class="main" value="${method}" aria-describedby="about-${method}">${method}</button>
       <p id="about-${method}">${abouts[method].who} <span class="quiet">Leaks ${abouts[method].leaks}</span></p></li>`,
   );
   return html`<h2 id="try">Try one</h2>
@@ -104,7 +105,7 @@ export const style = `
 main { max-width: 50rem; }
 fieldset { border: 0; margin: 0 0 1.25rem; padding: 0; min-width: 0; }
 legend { font-weight: 600; padding: 0; margin-bottom: .5rem; }
-.cases { display: grid; grid-template-columns: repeat(auto-fill, minmax(13.5rem, 1fr)); gap: .5rem; }
+.cases { display: grid; grid-template-columns: repeat(auto-fill, minmax(10.5rem, 1fr)); gap: .5rem; }
 .cases legend { grid-column: 1 / -1; }
 .cases label { display: flex; gap: .6rem; align-items: flex-start; border: 1px solid var(--line); border-radius: .4rem;
   padding: .5rem .75rem; cursor: pointer; line-height: 1.35; }

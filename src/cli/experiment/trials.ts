@@ -59,15 +59,15 @@ export class Trials {
     return seen;
   }
 
-  /** As a browser would send them, where it would. */
+  /** Cookies as a browser would send them. */
   #headers(method: Method, which: Case, credential: string): Record<string, string> {
     const { waa, servers } = this.#options;
-    const { origin, cookies } = waa;
-    if (method === 'cookie') return { Origin: origin, Cookie: `${cookies.session}=${credential}` };
-    if (method === 'frame')
-      return { Origin: origin, Cookie: `${waa.socketCookie(servers.origins.frame).name}=${credential}` };
-    const from = { foreign: servers.foreign, sandboxed: 'null' }[which as string];
-    return { Authorization: `Bearer ${credential}`, ...(from && { Origin: from }) };
+    if (method === 'bearer') {
+      const from = { foreign: servers.foreign, sandboxed: 'null' }[which as string];
+      return { Authorization: `Bearer ${credential}`, ...(from && { Origin: from }) };
+    }
+    const name = method === 'cookie' ? waa.cookies.session : waa.socketCookie(servers.origins.frame).name;
+    return { Origin: waa.origin, Cookie: `${name}=${credential}` };
   }
 
   #make(method: Method, which: Case, auth: Auth): Promise<string> {
@@ -99,13 +99,7 @@ function judge(wire: Wire = { lines: [] }): Pick<Report, 'accepted' | 'short' | 
   const { status, who, error, closed } = wire;
   if (who !== undefined) return { accepted: true, short: `${status}`, verdict: `Accepted, as ${who}` };
   if (status === undefined) return { accepted: false, short: 'none', verdict: 'No answer' };
-  const [code, message = ''] = error ? [error.code, error.message] : (closed?.reason.split(': ', 2) ?? ['']);
-  if (closed)
-    return {
-      accepted: false,
-      short: `${closed.code}`,
-      verdict: `Closed: ${closed.code} ${code}`,
-      because: sentence(message),
-    };
-  return { accepted: false, short: `${status}`, verdict: `Refused: ${status} ${code}`, because: sentence(message) };
+  const short = `${closed?.code ?? status}`;
+  const verdict = `${closed ? 'Closed' : 'Refused'}: ${short} ${error?.code ?? ''}`;
+  return { accepted: false, short, verdict, ...(error && { because: sentence(error.message) }) };
 }

@@ -62,7 +62,8 @@ export class Wires {
   #open(request: IncomingMessage, address = ''): Noted | undefined {
     const wires = this.#tries.get(idIn(address) ?? '')?.wires;
     if (wires === undefined) return undefined;
-    const wire = { lines: requestLines(request) };
+    const wire = { lines: [] };
+    noteRequest(wire, request);
     this.#byRequest.set(request, wire);
     wires.push(wire);
     if (wires.length > MOST.wires) wires.shift();
@@ -79,27 +80,29 @@ function mask(secret: string): string {
   return `${secret.slice(0, 4)}… (${secret.length} characters)`;
 }
 
+/** Whatever else is as long as a secret is taken for one. */
 function note(wire: Noted, from: Line['from'], text: string): void {
-  if (wire.lines.length < MOST.lines) wire.lines.push({ from, text: text.slice(0, 1000) });
+  const safe = text.slice(0, 1000).replace(/[\w-]{32,}/g, mask);
+  if (wire.lines.length < MOST.lines) wire.lines.push({ from, text: safe });
 }
 
 /** The request line, and the headers that matter here. */
-function requestLines({ method, url = '', httpVersion, rawHeaders }: IncomingMessage): Line[] {
+function noteRequest(wire: Noted, { method, url = '', httpVersion, rawHeaders }: IncomingMessage): void {
   const target = url.replace(/([?&]ticket=)([^&]*)/g, (_, name, ticket) => name + mask(ticket));
-  const lines = [`${method} ${target} HTTP/${httpVersion}`];
+  note(wire, 'client', `${method} ${target} HTTP/${httpVersion}`);
   for (let i = 0; i < rawHeaders.length; i += 2) {
     const [name, value] = [rawHeaders[i] as string, rawHeaders[i + 1] as string];
     const show = requestHeaders[name.toLowerCase()];
-    if (show) lines.push(`${name}: ${show(value)}`);
+    if (show) note(wire, 'client', `${name}: ${show(value)}`);
   }
-  return lines.map((text) => ({ from: 'client', text }));
 }
 
 const requestHeaders: { readonly [name: string]: (value: string) => string } = {
   host: (value) => value,
   origin: (value) => value,
   cookie: maskCookies,
-  authorization: (value) => value.replace(/^(\S+) +(.*)$/, (_, scheme, secret) => `${scheme} ${mask(secret)}`),
+  authorization: (value) =>
+    value.replace(/^((?:bearer|basic) +)?(.*)$/i, (_, scheme = '', secret) => scheme + mask(secret)),
   'sec-websocket-protocol': (value) =>
     value.replace(/(v1\.token\.websocket\.jupyter\.org\.)([^,\s]+)/g, (_, before, token) => before + mask(token)),
 };
@@ -195,8 +198,10 @@ class Reader {
   #note(opcode: number, payload: Buffer): void {
     if (opcode === TEXT) note(this.#wire, 'server', `message: ${payload}`);
     if (opcode !== CLOSE || payload.length < 2) return;
-    const closed = { code: payload.readUInt16BE(0), reason: payload.toString('utf8', 2) };
-    this.#wire.closed = closed;
-    note(this.#wire, 'server', `close: ${closed.code} ${closed.reason}`.trim());
+    const [code, reason] = [payload.readUInt16BE(0), payload.toString('utf8', 2)];
+    this.#wire.closed = { code, reason };
+    const [, name, message = ''] = /^(ERR_\w+)(?:: (.*))?$/s.exec(reason) ?? [];
+    if (name) this.#wire.error = { code: name, message };
+    note(this.#wire, 'server', `close: ${code} ${reason}`.trim());
   }
 }

@@ -16,9 +16,9 @@ form.addEventListener('submit', (event) => event.preventDefault());
 onPress(form, ({ value }) => {
   const which = new FormData(form).get('which');
   const cell = cells().find(({ dataset }) => dataset['method'] === value && dataset['which'] === which);
-  if (cell) busy(() => tryAndShow(cell));
+  if (cell) busy(() => tryAndShow(cell, status));
 });
-onPress(matrix, (cell) => busy(() => (outcomes.has(cell) ? present(cell) : tryAndShow(cell))));
+onPress(matrix, (cell) => busy(() => (outcomes.has(cell) ? present(cell, matrix) : tryAndShow(cell, matrix))));
 onPress(all, () => busy(tryAll));
 new Life();
 for (const button of document.querySelectorAll('button')) button.disabled = false;
@@ -40,11 +40,12 @@ async function busy(work: () => void | Promise<void>): Promise<void> {
   }
 }
 
-async function tryAndShow(cell: HTMLButtonElement): Promise<void> {
+/** @param place where to show what came of it: near to what was pressed. */
+async function tryAndShow(cell: HTMLButtonElement, place: HTMLElement): Promise<void> {
   status.textContent = 'Trying…';
   await fill(cell);
   status.textContent = '';
-  present(cell);
+  present(cell, place);
 }
 
 async function tryAll(): Promise<void> {
@@ -74,10 +75,11 @@ async function fill(cell: HTMLButtonElement): Promise<Outcome> {
   return outcome;
 }
 
-function present(cell: HTMLButtonElement): void {
+function present(cell: HTMLButtonElement, place: HTMLElement): void {
   const outcome = outcomes.get(cell);
   if (outcome === undefined) return;
   for (const other of cells()) other.ariaCurrent = other === cell ? 'true' : null;
+  place.after(panel);
   show(panel, nameOf(cell), outcome);
 }
 

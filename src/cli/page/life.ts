@@ -53,7 +53,7 @@ export class Life {
     const end = new Date(expires).toLocaleTimeString();
     this.#write(
       'renewed',
-      `A fresh ticket was sent through it. It goes on by that ticket’s session, which ends at ${end}.`,
+      `A fresh ticket was sent through it. It goes on by that ticket's session, which ends at ${end}.`,
     );
   }
 

@@ -11,7 +11,7 @@ export function show(panel: HTMLElement, name: string, outcome: Outcome): void {
   panel.replaceChildren(
     heading,
     make('p', '', make('strong', accepted ? 'good' : 'bad', `${accepted ? '✓' : '✕'} ${verdict}`)),
-    make('p', '', because && `“${because}” `, lesson),
+    make('p', '', because && make('q', '', because), ' ', lesson),
     make('h4', '', 'On the wire'),
     make(
       'p',

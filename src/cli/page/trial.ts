@@ -16,6 +16,9 @@ interface Opening {
   readonly first?: string;
 }
 
+/** Milliseconds. */
+const PATIENCE = 10_000;
+
 /** Tries one way in one case: the server plans it, the browser does it, and the server says what arrived. */
 export async function runTrial(method: Method, which: Case): Promise<Outcome> {
   const plan = await ask<Plan>('POST', '/experiment/tries', { method, which });
@@ -47,6 +50,7 @@ async function prepare({ url, ticket: given }: Plan, method: Method): Promise<Op
 function open({ url, protocols, first }: Opening): Promise<Seen> {
   const socket = new WebSocket(url, [...protocols]);
   let seen: Seen = { opened: false };
+  const slow = setTimeout(() => socket.close(), PATIENCE);
   return new Promise((resolve) => {
     socket.onopen = () => {
       seen = { opened: true };
@@ -56,7 +60,10 @@ function open({ url, protocols, first }: Opening): Promise<Seen> {
       seen = { opened: true, said: String(data) };
       socket.close();
     };
-    socket.onclose = ({ code, reason }) => resolve('said' in seen ? seen : { ...seen, code, reason });
+    socket.onclose = ({ code, reason }) => {
+      clearTimeout(slow);
+      resolve('said' in seen ? seen : { ...seen, code, reason });
+    };
   });
 }
 
@@ -93,7 +100,7 @@ async function talk<Answer>(frame: HTMLIFrameElement, src: string, origin: strin
         else resolve(event.data);
       };
       addEventListener('message', hear, { signal: stop.signal });
-      setTimeout(() => reject(new Error(`The page at ${new URL(src).origin} did not answer.`)), 10_000);
+      setTimeout(() => reject(new Error(`The page at ${new URL(src).origin} did not answer.`)), PATIENCE);
       document.body.append(frame);
     });
   } finally {
