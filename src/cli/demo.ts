@@ -48,13 +48,14 @@ async function startDemo(
   const { express, WebSocketServer } = packages;
   const wls = createWLS();
   await wls.listen(wlsPort).catch((error) => Promise.reject(explain(error.cause ?? error)));
-  const app = express();
-  const local = await startServer(app, port, certificate).catch(async (error) => {
+  const local = await startServer(port, certificate).catch(async (error) => {
     // Left open, it would keep this process alive.
     await wls.close();
     throw explain(error);
   });
   const { server, origin: url } = local;
+  const app = express();
+  server.on('request', app);
 
   const seen = new Map<string, Seen>();
   const store = new MemoryStore();

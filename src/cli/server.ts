@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { createServer, type RequestListener } from 'node:http';
+import { createServer } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
 import type { AddressInfo, Server, Socket } from 'node:net';
 import type { Certificate } from './certificate.js';
@@ -12,12 +12,8 @@ export interface LocalServer {
 }
 
 /** Listens on a port, or on a free one if it is 0; with a certificate, on https. */
-export async function startServer(
-  handler: RequestListener,
-  port: number,
-  certificate: Certificate | undefined,
-): Promise<LocalServer> {
-  const server = certificate ? createTlsServer({ ...certificate }, handler) : createServer(handler);
+export async function startServer(port: number, certificate: Certificate | undefined): Promise<LocalServer> {
+  const server = certificate ? createTlsServer({ ...certificate }) : createServer();
   const connections = collectConnections(server);
   await once(server.listen(port, '127.0.0.1'), 'listening');
   return {

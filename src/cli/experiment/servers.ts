@@ -45,12 +45,12 @@ export async function startServers(setting: Setting): Promise<Servers> {
   try {
     const origins: Partial<Record<Method, string>> = {};
     for (const method of methods) {
-      const local = await start(setting, started, (request, response) => serve(request, response));
-      const serve = open(local, method, setting);
+      const local = await start(setting, started);
+      open(local, method, setting);
       origins[method] = local.origin;
     }
-    const { origin: foreign } = await start(setting, started, (_, response) => page.send(response));
-    const page = new ForeignPage(setting.waa.origin, Object.values(origins));
+    const { server, origin: foreign } = await start(setting, started);
+    server.on('request', foreignPage(setting.waa.origin, Object.values(origins)));
     return { origins: origins as Record<Method, string>, foreign, close };
   } catch (error) {
     close();
@@ -58,18 +58,19 @@ export async function startServers(setting: Setting): Promise<Servers> {
   }
 }
 
-async function start({ port, certificate }: Setting, started: LocalServer[], handler: RequestListener) {
+async function start({ port, certificate }: Setting, started: LocalServer[]): Promise<LocalServer> {
   const wanted = port === 0 ? 0 : port + started.length;
   // Which ones they are matters little: the page says so.
-  const local = await startServer(handler, wanted, certificate).catch(() => startServer(handler, 0, certificate));
+  const local = await startServer(wanted, certificate).catch(() => startServer(0, certificate));
   started.push(local);
   return local;
 }
 
-/** Opens a server for sockets. @returns what answers its other requests. */
-function open({ server, origin }: LocalServer, method: Method, { waa, wires, packages }: Setting): RequestListener {
+/** Has a server take sockets by that method. */
+function open({ server, origin }: LocalServer, method: Method, { waa, wires, packages }: Setting): void {
   const frame = method === 'frame' ? socketFrame(waa, { origin }) : undefined;
   wires.listen(server);
+  server.on('request', frame ?? introduce(method));
   if (frame) server.on('upgrade', dropSession(waa));
   const wss = new packages.WebSocketServer({ noServer: true, maxPayload: 1024 });
   if (method === 'firstMessage') noteMessages(wss, wires);
@@ -80,7 +81,11 @@ function open({ server, origin }: LocalServer, method: Method, { waa, wires, pac
     socket.on('error', () => {});
     socket.send(`You are ${who}.`);
   });
-  return frame ?? ((_, response) => void response.end(`Here are sockets, of those that try ${method}.\n`));
+}
+
+/** For whoever comes to look, perhaps since the browser did not trust the certificate. */
+function introduce(method: Method): RequestListener {
+  return (_, response) => void response.end(`Here are the sockets that try ${method}. Go back to the experiment.\n`);
 }
 
 const common: AcceptOptions = { ptags: [], maxPending: 100, maxPerPrincipal: 100, deadline: 5 };
@@ -115,35 +120,22 @@ function noteMessages(wss: WebSocketServer, wires: Wires): void {
 }
 
 /** A page of somebody else's. It opens what it is told to, as an attacker's would unasked. */
-class ForeignPage {
-  readonly #text: string;
-  readonly #policy: string;
-
-  constructor(application: string, sockets: readonly string[]) {
-    const connect = sockets.map((origin) => origin.replace(/^http/, 'ws'));
-    this.#text = html`<!doctype html>
+function foreignPage(application: string, sockets: readonly string[]): RequestListener {
+  const { text } = html`<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <title>A foreign page</title>
 <script data-application="${application}">${new Html(script)}</script>
-`.text;
-    this.#policy = [
-      "default-src 'none'",
-      `script-src ${hash(script)}`,
-      `connect-src ${connect.join(' ')}`,
-      `frame-ancestors ${application}`,
-    ].join('; ');
-  }
-
-  readonly send = (response: Parameters<RequestListener>[1]): void => {
-    response.writeHead(200, {
-      'Content-Type': 'text/html; charset=utf-8',
-      'Content-Security-Policy': this.#policy,
-      'X-Content-Type-Options': 'nosniff',
-      'Cache-Control': 'no-store',
-    });
-    response.end(this.#text);
+`;
+  const connect = sockets.map((origin) => origin.replace(/^http/, 'ws')).join(' ');
+  const policy = `default-src 'none'; script-src ${hash(script)}; connect-src ${connect}; frame-ancestors ${application}`;
+  const headers = {
+    'Content-Type': 'text/html; charset=utf-8',
+    'Content-Security-Policy': policy,
+    'X-Content-Type-Options': 'nosniff',
+    'Cache-Control': 'no-store',
   };
+  return (_, response) => void response.writeHead(200, headers).end(text);
 }
 
 const script = `

@@ -178,8 +178,9 @@ class Reader {
 
   #readBody(): void {
     const text = String(this.#bytes);
-    if (this.#wire.error || !text.endsWith('}}')) return;
-    this.#wire.error = JSON.parse(text).error;
+    const error = this.#wire.error ? undefined : parseError(text);
+    if (error === undefined) return;
+    this.#wire.error = error;
     note(this.#wire, 'server', text);
   }
 
@@ -203,5 +204,14 @@ class Reader {
     const [, name, message = ''] = /^(ERR_\w+)(?:: (.*))?$/s.exec(reason) ?? [];
     if (name) this.#wire.error = { code: name, message };
     note(this.#wire, 'server', `close: ${code} ${reason}`.trim());
+  }
+}
+
+/** What a refusal says; undefined of a body that is no refusal of ours, or not all of it. */
+function parseError(body: string): Wire['error'] {
+  try {
+    return JSON.parse(body).error;
+  } catch {
+    return undefined;
   }
 }

@@ -9,6 +9,7 @@ const panel = byId('result');
 const status = byId('status');
 const matrix = byId('matrix');
 const all = byId<HTMLButtonElement>('all');
+const tried = byId('tried');
 const outcomes = new Map<HTMLButtonElement, Outcome>();
 let isBusy = false;
 
@@ -16,10 +17,10 @@ form.addEventListener('submit', (event) => event.preventDefault());
 onPress(form, ({ value }) => {
   const which = new FormData(form).get('which');
   const cell = cells().find(({ dataset }) => dataset['method'] === value && dataset['which'] === which);
-  if (cell) busy(() => tryAndShow(cell, status));
+  if (cell) busy(status, () => tryAndShow(cell, status));
 });
-onPress(matrix, (cell) => busy(() => (outcomes.has(cell) ? present(cell, matrix) : tryAndShow(cell, matrix))));
-onPress(all, () => busy(tryAll));
+onPress(matrix, (cell) => busy(tried, () => (outcomes.has(cell) ? present(cell, matrix) : tryAndShow(cell, matrix))));
+onPress(all, () => busy(tried, tryAll));
 new Life();
 for (const button of document.querySelectorAll('button')) button.disabled = false;
 
@@ -27,29 +28,27 @@ function cells(): HTMLButtonElement[] {
   return [...matrix.querySelectorAll('button')];
 }
 
-/** One thing at a time: what is pressed meanwhile is not done. */
-async function busy(work: () => void | Promise<void>): Promise<void> {
+/** One thing at a time: what is pressed meanwhile is not done. @param says how it goes. */
+async function busy(says: HTMLElement, work: () => string | Promise<string>): Promise<void> {
   if (isBusy) return;
   isBusy = true;
+  says.textContent = 'Trying…';
   try {
-    await work();
+    says.textContent = await work();
   } catch (error) {
-    status.textContent = (error as Error).message;
+    says.textContent = (error as Error).message;
   } finally {
     isBusy = false;
   }
 }
 
 /** @param place where to show what came of it: near to what was pressed. */
-async function tryAndShow(cell: HTMLButtonElement, place: HTMLElement): Promise<void> {
-  status.textContent = 'Trying…';
+async function tryAndShow(cell: HTMLButtonElement, place: HTMLElement): Promise<string> {
   await fill(cell);
-  status.textContent = '';
-  present(cell, place);
+  return present(cell, place);
 }
 
-async function tryAll(): Promise<void> {
-  const tried = byId('tried');
+async function tryAll(): Promise<string> {
   const every = cells();
   let accepted = 0;
   try {
@@ -57,7 +56,7 @@ async function tryAll(): Promise<void> {
       all.textContent = `Trying ${i + 1} of ${every.length}`;
       accepted += (await fill(cell)).accepted ? 1 : 0;
     }
-    tried.textContent = `${accepted} were accepted, and ${every.length - accepted} refused.`;
+    return `${accepted} were accepted, and ${every.length - accepted} refused.`;
   } finally {
     all.textContent = 'Try all again';
   }
@@ -75,12 +74,12 @@ async function fill(cell: HTMLButtonElement): Promise<Outcome> {
   return outcome;
 }
 
-function present(cell: HTMLButtonElement, place: HTMLElement): void {
-  const outcome = outcomes.get(cell);
-  if (outcome === undefined) return;
+function present(cell: HTMLButtonElement, place: HTMLElement): string {
+  const outcome = outcomes.get(cell) as Outcome;
   for (const other of cells()) other.ariaCurrent = other === cell ? 'true' : null;
   place.after(panel);
   show(panel, nameOf(cell), outcome);
+  return '';
 }
 
 /** Of the cell, as its row and column say it. */
