@@ -23,7 +23,9 @@ export function show(panel: HTMLElement, name: string, outcome: Outcome): void {
     ...seen.map((one) => make('p', '', tell(one))),
   );
   panel.hidden = false;
-  heading.focus();
+  heading.focus({ preventScroll: true });
+  // All of it, or on a small screen as much as there is room for.
+  panel.scrollIntoView({ block: 'nearest' });
 }
 
 const senders = {
