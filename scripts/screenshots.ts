@@ -8,6 +8,8 @@ import { browserArgs, findChromium, startDemo } from '../test/browser/helpers.js
 const folder = fileURLToPath(new URL('../docs/images/', import.meta.url));
 const desk = { width: 800, height: 800 };
 const phone = { width: 390, height: 700 };
+/** High enough for all that is shown of the experiment. */
+const tall = 6000;
 
 /** Runs in the page: ports, times and handle become those of one imagined run. */
 const settle = `
@@ -23,6 +25,14 @@ for (const code of document.querySelectorAll('code')) {
   const text = code.textContent;
   if (text.startsWith('localhost:')) put(code, 'localhost:' + (text === APPLICATION ? 8710 : 8711));
   if (/^[\\w-]{22}$/.test(text)) put(code, 'Zm9yIGEgcGljdHVyZSBvbg');
+}
+for (const said of document.querySelectorAll('#result q, .wire li')) {
+  const text = said.lastChild;
+  text.data = text.data
+    .replace(/(Host: |Origin: http:..)localhost:\\d+/, (_, before) => before + 'localhost:' + (before === 'Host: ' ? 8712 : 8719))
+    .replace(/(allowed: http:..)localhost:\\d+/, '$1localhost:8710')
+    .replace(/(GET .)[\\w-]{16}/, '$1cGljdHVyZSBvbmx5')
+    .replace(/=[\\w-]{4}… .\\d+/, '=Zm9y… (227');
 }
 document.activeElement.blur();
 scrollTo(0, 0);
@@ -45,11 +55,21 @@ try {
       await logIn(page, 'test0001');
       await shoot(page, `demo-${colorScheme}`, page.getByText('What was checked'));
     });
+    await visit({ colorScheme, viewport: { ...desk, height: tall } }, async (page) => {
+      await experiment(page);
+      await shoot(page, `experiment-${colorScheme}`, heading(page, 'Try all'), heading(page, 'Try one'));
+    });
   }
   await visit({}, showLeaver);
   await visit({ viewport: phone, colorScheme: 'dark' }, async (page) => {
     await logIn(page, 'test0001');
     await shoot(page, 'demo-phone', page.getByRole('heading', { name: 'Your session', exact: true }));
+  });
+  await visit({ viewport: { ...phone, height: tall } }, async (page) => {
+    await experiment(page);
+    await page.getByRole('button', { name: 'Try all' }).click();
+    await page.getByText(/^\d+ were accepted/).waitFor();
+    await shoot(page, 'experiment-phone', heading(page, 'The life of a socket'), heading(page, 'Try all'));
   });
 } finally {
   await browser.close();
@@ -82,6 +102,15 @@ async function logIn(page: Page, principal: string): Promise<void> {
   await page.getByText(`${principal} said: Good morning`).waitFor();
 }
 
+/** A foreign page that tries to open a socket by the cookie. */
+async function experiment(page: Page): Promise<void> {
+  await page.goto(`${demo.url}/experiment`);
+  await page.getByRole('button', { name: 'test0001' }).click();
+  await page.getByLabel('From a foreign page').check();
+  await page.getByRole('button', { name: 'cookie', exact: true }).click();
+  await page.getByText('ERR_ORIGIN_REFUSED').first().waitFor();
+}
+
 /** Somebody who may not enter, and logs out. */
 async function showLeaver(page: Page): Promise<void> {
   await logIn(page, 'test0401');
@@ -94,8 +123,15 @@ async function showLeaver(page: Page): Promise<void> {
   await shoot(page, 'logged-out');
 }
 
-/** The page from its top to the end of what it says, or to where the element begins, or as much as the window shows. */
-async function shoot(page: Page, name: string, before?: Locator): Promise<void> {
+function heading(page: Page, name: string): Locator {
+  return page.getByRole('heading', { name, exact: true });
+}
+
+/**
+ * The page from its top, or from one element, to the end of what it says, or to where another one begins, or as much as
+ * the window shows.
+ */
+async function shoot(page: Page, name: string, before?: Locator, from?: Locator): Promise<void> {
   await page.evaluate(settle.replace('APPLICATION', JSON.stringify(new URL(demo.url).host)));
   // What is under the mouse looks different.
   await page.mouse.move(0, 0);
@@ -103,6 +139,7 @@ async function shoot(page: Page, name: string, before?: Locator): Promise<void> 
   const box = await (before ?? page.locator('main > :last-child')).boundingBox();
   if (box === null) throw new Error(`${name}: the page ends nowhere`);
   const end = before ? box.y : box.y + box.height + 24;
-  const clip = { x: 0, y: 0, width, height: Math.min(height, Math.round(end)) };
+  const y = Math.max(0, Math.round((await from?.boundingBox())?.y ?? 0) - 24);
+  const clip = { x: 0, y, width, height: Math.min(height, Math.round(end)) - y };
   await page.screenshot({ path: `${folder}${name}.png`, clip, animations: 'disabled' });
 }

@@ -26,14 +26,20 @@ export interface PageOptions {
   readonly formAction?: readonly string[];
   /** A script, run by its hash. */
   readonly script?: string;
+  /** The path of a module, of this origin, which may import others of it. */
+  readonly module?: string;
+  /** What it looks like, beside what all pages do. */
+  readonly style?: string;
   /** Origins that the script may connect to. */
   readonly connect?: readonly string[];
+  /** Origins whose pages it may have in frames. */
+  readonly frames?: readonly string[];
 }
 
 /** Answers with a page that nobody may frame, store or add scripts to. */
 export function sendPage(response: ServerResponse, title: string, body: Html, options: PageOptions = {}): void {
-  const { status = 200, formAction = [], script, connect = ["'none'"] } = options;
-  const page = render(title, body, script);
+  const { status = 200, formAction = [], script, module, connect = ["'none'"], frames = [] } = options;
+  const page = render(title, body, options);
   response.writeHead(status, {
     'Content-Type': 'text/html; charset=utf-8',
     'Content-Length': Buffer.byteLength(page),
@@ -41,9 +47,10 @@ export function sendPage(response: ServerResponse, title: string, body: Html, op
     'Content-Security-Policy': [
       "default-src 'none'",
       'img-src data:',
-      `style-src ${hash(style)}`,
-      `script-src ${script ? hash(script) : "'none'"}`,
+      `style-src ${hash(styleOf(options))}`,
+      `script-src ${module ? "'self'" : script ? hash(script) : "'none'"}`,
       `connect-src ${connect.join(' ')}`,
+      ...(frames.length > 0 ? [`frame-src ${frames.join(' ')}`] : []),
       `form-action ${["'self'", ...formAction].join(' ')}`,
       "frame-ancestors 'none'",
       "base-uri 'none'",
@@ -62,7 +69,12 @@ function write(value: unknown): string {
   return String(value).replace(/[&<>"']/g, (char) => `&#${char.charCodeAt(0)};`);
 }
 
-function render(title: string, body: Html, script: string | undefined): string {
+function styleOf(options: PageOptions): string {
+  return style + (options.style ?? '');
+}
+
+function render(title: string, body: Html, options: PageOptions): string {
+  const { script, module } = options;
   return `<!doctype html>
 <html lang="en">
 <head>
@@ -71,13 +83,13 @@ function render(title: string, body: Html, script: string | undefined): string {
 <meta name="color-scheme" content="light dark">
 <title>${html`${title}`.text}</title>
 <link rel="icon" href="data:,">
-<style>${style}</style>
+<style>${styleOf(options)}</style>
 </head>
 <body>
 <main>
 ${body.text}
 </main>
-${script ? `<script>${script}</script>` : ''}
+${script ? `<script>${script}</script>` : ''}${module ? `<script type="module" src="${module}"></script>` : ''}
 </body>
 </html>
 `;

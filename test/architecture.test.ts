@@ -50,7 +50,7 @@ const rooms: Readonly<Record<string, Room>> = {
   client: { imports: [] },
   index: { imports: [...deciding, 'express', 'websocket', 'wls', 'http', 'html'] },
   cli: {
-    imports: [...deciding, 'express', 'websocket', 'wls', 'http', 'html'],
+    imports: [...deciding, 'express', 'websocket', 'wls', 'http', 'html', 'client'],
     packages: ['express', 'node-forge', 'ws'],
   },
 };

@@ -19,8 +19,8 @@ export function welcomePage(waa: WAA): Html {
       password.</p>
     <p><a class="button main" href="/any">Log in</a></p>
     <p class="quiet">Once you are in, this page shows the session, the login service's answer and what was checked of it,
-      and a WebSocket that the same cookie opened. To see what else can happen, try an account that is no longer current, or
-      cancel. ${waa.origin} is served to this machine only.</p>`;
+      and a WebSocket that the same cookie opened; and you can try all other ways of opening one. To see what else can
+      happen, try an account that is no longer current, or cancel. ${waa.origin} is served to this machine only.</p>`;
 }
 
 export function homePage(waa: WAA, auth: Auth, sessions: readonly ListedSession[], seen: Seen | undefined): Html {
@@ -31,6 +31,7 @@ export function homePage(waa: WAA, auth: Auth, sessions: readonly ListedSession[
       <a class="button" href="/members">A page for current members</a>
     </div>
     ${socketPanel()}
+    ${experimentEntry()}
     ${sessionTable(auth)}
     ${sessionsPanel(sessions)}
     ${seen ? responseTables(seen) : html`<p class="quiet">The answer of the login service is no longer remembered.</p>`}
@@ -97,6 +98,13 @@ function socketPanel(): Html {
       </form>
       <p id="after" hidden><a class="button" href="/">Load this page again</a></p>
     </div>`;
+}
+
+function experimentEntry(): Html {
+  return html`<h2>Whose WebSocket is it?</h2>
+    <p>A cookie is one of seven ways to say so. Try them all, also with what is wrong, expired or not yours; see what goes
+      over the wire, and why it is refused.</p>
+    <p><a class="button main" href="/experiment">Experiment</a></p>`;
 }
 
 const because = {

@@ -1,16 +1,17 @@
 import { X509Certificate } from 'node:crypto';
-import { once } from 'node:events';
-import { createServer, type RequestListener } from 'node:http';
-import { createServer as createTlsServer } from 'node:https';
-import type { AddressInfo, Server, Socket } from 'node:net';
 import type { LogEvent } from '../config.js';
 import { webauth } from '../express/index.js';
 import { sendPage } from '../html.js';
+import { MemoryStore } from '../session/memory.js';
+import { newSecret } from '../session/secret.js';
 import { createWAA } from '../waa.js';
 import { acceptUpgrades } from '../websocket/index.js';
 import { createWLS } from '../wls/index.js';
 import { type Certificate, loopback, makeCertificate } from './certificate.js';
 import { homePage, membersPage, notFoundPage, type Seen, script, welcomePage } from './demo-pages.js';
+import { startExperiment } from './experiment/index.js';
+import { loadPackages } from './packages.js';
+import { startServer } from './server.js';
 import { type Call, interrupted, printable, readPort } from './usage.js';
 
 /** Runs a demonstration application with a login service of its own until it is told to stop. */
@@ -43,31 +44,32 @@ async function startDemo(
   wlsPort: number,
   certificate: Certificate | undefined,
 ): Promise<{ url: string; close(): Promise<void> }> {
-  const { express, WebSocketServer } = await loadPackages();
+  const packages = await loadPackages();
+  const { express, WebSocketServer } = packages;
   const wls = createWLS();
   await wls.listen(wlsPort).catch((error) => Promise.reject(explain(error.cause ?? error)));
-  const app = express();
-  const server = createServerFor(app, certificate).listen(port, '127.0.0.1');
-  const connections = collectConnections(server);
-  try {
-    await once(server, 'listening');
-  } catch (error) {
+  const local = await startServer(port, certificate).catch(async (error) => {
     // Left open, it would keep this process alive.
     await wls.close();
-    throw explain(error as NodeJS.ErrnoException);
-  }
-  const url = `${certificate ? 'https' : 'http'}://localhost:${(server.address() as AddressInfo).port}`;
+    throw explain(error);
+  });
+  const { server, origin: url } = local;
+  const app = express();
+  server.on('request', app);
 
   const seen = new Map<string, Seen>();
+  const store = new MemoryStore();
+  const shared = { baseUrl: url, wls: wls.profile, secret: newSecret(), store };
   const waa = createWAA({
-    baseUrl: url,
-    wls: wls.profile,
+    ...shared,
     desc: 'the ucam-webauth demonstration',
     listSessions: true,
     log: printEvent,
     onLogin: (auth, response) => remember(seen, auth.sessionId, { response, at: new Date() }),
   });
   const auth = webauth(waa);
+  const firstPort = port === 0 ? 0 : Math.max(port, wlsPort) + 1;
+  const experiment = await startExperiment({ server, waa, auth, wls, shared, packages, certificate, port: firstPort });
   app.disable('x-powered-by');
   app.use(auth);
   app.get('/', async (request, response) => {
@@ -83,6 +85,7 @@ async function startDemo(
   });
   app.get('/any', auth.require({ ptags: [] }), (_, response) => response.redirect(303, '/'));
   app.get('/members', auth.require(), (request, response) => sendPage(response, 'Members', membersPage(request.auth)));
+  experiment.addRoutes(app);
   app.use((_, response) => sendPage(response, 'Not found', notFoundPage(), { status: 404 }));
   app.use(auth.failurePage);
 
@@ -97,34 +100,11 @@ async function startDemo(
   return {
     url,
     close: async () => {
-      server.close();
-      for (const connection of connections) connection.destroy();
-      await Promise.all([waa.close(), wls.close()]);
+      local.close();
+      await Promise.all([experiment.close(), waa.close(), wls.close()]);
+      await store.close();
     },
   };
-}
-
-function createServerFor(app: RequestListener, certificate: Certificate | undefined) {
-  return certificate ? createTlsServer({ ...certificate }, app) : createServer(app);
-}
-
-/** All that are open, also those that have said nothing so far: those a server on https does not close by itself. */
-function collectConnections(server: Server): ReadonlySet<Socket> {
-  const open = new Set<Socket>();
-  server.on('connection', (socket: Socket) => {
-    open.add(socket);
-    socket.once('close', () => open.delete(socket));
-  });
-  return open;
-}
-
-/** The two packages that only the demonstration needs. */
-async function loadPackages() {
-  try {
-    return { express: (await import('express')).default, WebSocketServer: (await import('ws')).WebSocketServer };
-  } catch (cause) {
-    throw new Error('the demonstration needs two more packages: npm install express ws', { cause });
-  }
 }
 
 function explain(error: NodeJS.ErrnoException & { port?: number }): Error {

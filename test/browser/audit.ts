@@ -23,7 +23,8 @@ const script = String.raw`(() => {
   for (const input of all('input')) need(input.labels.length > 0, 'no label: ' + input.outerHTML);
   for (const control of all('a, button')) need(control.innerText.trim() !== '', 'no name: ' + control.outerHTML);
   for (const touched of all('button, a.button, input, summary')) {
-    const { height } = touched.getBoundingClientRect();
+    // What is touched to choose something is its label.
+    const { height } = (touched.type === 'radio' ? touched.labels[0] : touched).getBoundingClientRect();
     need(height >= 44, height + ' pixels high: ' + touched.outerHTML);
   }
   const { scrollWidth } = document.documentElement;

@@ -119,8 +119,13 @@ export interface Running {
   close(): Promise<void>;
 }
 
+export interface Demo extends Running {
+  /** All that it has printed so far. */
+  readonly printed: () => string;
+}
+
 /** Starts the demonstration as `npm start` does, on ports of its own. */
-export async function startDemo(options: readonly string[] = []): Promise<Running> {
+export async function startDemo(options: readonly string[] = []): Promise<Demo> {
   const root = fileURLToPath(new URL('../..', import.meta.url));
   const { NODE_ENV, ...env } = process.env;
   const demo = spawn(process.execPath, ['dist/cli/main.js', 'demo', '--port', '0', '--wls-port', '0', ...options], {
@@ -142,6 +147,7 @@ export async function startDemo(options: readonly string[] = []): Promise<Runnin
   });
   return {
     url,
+    printed: () => printed,
     close: async () => {
       demo.kill();
       await exited;
