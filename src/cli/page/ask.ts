@@ -7,8 +7,3 @@ export async function ask<T>(method: 'GET' | 'POST', path: string, data: object 
   const advice = response.status === 401 ? ' Load this page again to log in.' : '';
   throw new Error(`${error?.message ?? `the server answered ${response.status}`}.${advice}`);
 }
-
-/** A ticket of the person whose page this is, as any page gets one. */
-export async function fetchTicket(): Promise<string> {
-  return (await ask<{ ticket: string }>('POST', '/webauth/ticket')).ticket;
-}

@@ -1,5 +1,6 @@
+import { fetchTicket } from '../../client/index.js';
 import type { Case, Method, Plan, Report, Seen, Sender } from '../experiment/types.js';
-import { ask, fetchTicket } from './ask.js';
+import { ask } from './ask.js';
 
 /** A try, and what came of it. */
 export interface Outcome extends Report {
