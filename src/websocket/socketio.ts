@@ -197,9 +197,9 @@ class Connections {
 
   /** A client that is in a namespace. */
   join(socket: Socket): void {
-    const { sockets } = this.#known.get(socket.conn.request) as Known;
-    sockets.add(socket);
-    socket.on('disconnect', () => sockets.delete(socket));
+    const sockets = this.#known.get(socket.conn.request)?.sockets;
+    sockets?.add(socket);
+    socket.on('disconnect', () => sockets?.delete(socket));
   }
 
   async #decide(request: Request, isUpgrade: boolean): Promise<void> {
@@ -220,7 +220,7 @@ class Connections {
     });
     const auth = decided instanceof Promise ? await this.#wait(decided) : decided;
     this.#gate.reporting(auth, () => this.#sockets.check(auth));
-    this.#know(request, auth, shown);
+    this.#known.set(request, letIn(auth, shown));
   }
 
   /** As the first one: of a ticket, that it is the one that was used up then. */
@@ -256,16 +256,6 @@ class Connections {
     });
   }
 
-  #know(request: Request, auth: Auth, shown?: string): Known {
-    const take = (ticket: string): Auth => {
-      if (digest(ticket) === shown) return auth;
-      throw new SessionError('ERR_TOKEN_INVALID', 'the connection was opened with another ticket');
-    };
-    const known = { auth, take, sockets: new Set<Socket>() };
-    this.#known.set(request, known);
-    return known;
-  }
-
   /** Has a connection live as long as its session. @throws SessionError if it is closed, or one too many. */
   #keep(connection: Connection, known: Known): void {
     const { auth } = known;
@@ -293,10 +283,9 @@ class Connections {
     const settle = once(() => {
       this.#pending -= 1;
       clearTimeout(timer);
-      connection.off('packet', hear);
     });
     this.#late.set(connection, { deciding: undefined, settle });
-    connection.on('packet', hear).on('close', settle);
+    connection.on('packet', (packet) => this.#known.has(connection.request) || hear(packet)).on('close', settle);
   }
 
   #askFor(socket: Socket): Promise<Known> {
@@ -309,8 +298,9 @@ class Connections {
   async #readTicket({ conn, handshake }: Socket): Promise<Known> {
     const { ticket } = handshake.auth;
     const auth = await this.#gate.decideMessage(typeof ticket === 'string' ? ticket : '', conn.request);
-    const known = this.#know(conn.request, auth);
+    const known = letIn(auth);
     this.#keep(conn, known);
+    this.#known.set(conn.request, known);
     return known;
   }
 
@@ -325,6 +315,15 @@ class Connections {
 }
 
 type Next = (error?: Error) => void;
+
+/** @param shown hash of the ticket that let it in, if it was one. */
+function letIn(auth: Auth, shown?: string): Known {
+  const take = (ticket: string): Auth => {
+    if (digest(ticket) === shown) return auth;
+    throw new SessionError('ERR_TOKEN_INVALID', 'the connection was opened with another ticket');
+  };
+  return { auth, take, sockets: new Set() };
+}
 
 function isOpen({ readyState }: Connection): boolean {
   return readyState === 'open';
