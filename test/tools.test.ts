@@ -41,6 +41,8 @@ describe('scripts/prepare.mjs', () => {
       'package-lock.json',
       'tsconfig.json',
       'tsconfig.build.json',
+      'tsconfig.browser.json',
+      'tsconfig.browser.build.json',
     ]) {
       cpSync(join(root, name), join(clone, name), { recursive: true });
     }
