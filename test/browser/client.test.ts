@@ -11,10 +11,18 @@ import { MemoryStore } from '../../src/session/memory.js';
 import type { Auth } from '../../src/session/session.js';
 import { createWAA, type WAA } from '../../src/waa.js';
 import { acceptUpgrades } from '../../src/websocket/index.js';
-import { type Application, clientScript, findChromium, inFresh, type Routes, runApplication, stop } from './helpers.js';
+import {
+  type Application,
+  clientScript,
+  findQuickChromium,
+  inFresh,
+  type Routes,
+  runApplication,
+  stop,
+} from './helpers.js';
 import { type Domain, sessionCookie, startDomain } from './https.js';
 
-const executablePath = findChromium() as string;
+const executablePath = findQuickChromium() as string;
 
 const origin = 'https://chat.cam.ac.uk';
 const here = `${origin}/page?a=b#c`;

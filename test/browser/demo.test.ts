@@ -8,7 +8,7 @@ import { audit } from './audit.js';
 import {
   browserArgs,
   type Fresh,
-  findChromium,
+  findQuickChromium,
   inFresh,
   openSocket,
   type Running,
@@ -16,7 +16,7 @@ import {
   trusting,
 } from './helpers.js';
 
-const executablePath = findChromium();
+const executablePath = findQuickChromium();
 
 describe.skipIf(executablePath === undefined)('the demonstration, in Chromium', () => {
   let demo: Running;

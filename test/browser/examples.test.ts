@@ -3,9 +3,9 @@ import { type Browser, type BrowserContext, chromium, type Locator, type Page } 
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { freePorts, Program } from '../processes.js';
 import { audit } from './audit.js';
-import { browserArgs, type Fresh, findChromium, inFresh, startNeighbour } from './helpers.js';
+import { browserArgs, type Fresh, findQuickChromium, inFresh, startNeighbour } from './helpers.js';
 
-const executablePath = findChromium();
+const executablePath = findQuickChromium();
 
 /** The example, and a page that was never there before. */
 interface Visit {

@@ -9,9 +9,9 @@ import {
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { certificateOf } from '../processes.js';
 import { audit } from './audit.js';
-import { browserArgs, type Demo, findChromium, startDemo, trusting } from './helpers.js';
+import { browserArgs, type Demo, findQuickChromium, startDemo, trusting } from './helpers.js';
 
-const executablePath = findChromium();
+const executablePath = findQuickChromium();
 
 /** What docs/websockets.md says that each is answered with: a status, or a close code, and the error's code. */
 const ticket = (wrong: number, ended = wrong) => ({

@@ -10,9 +10,9 @@ import type { AuthResponse } from '../../src/response.js';
 import { createWAA } from '../../src/waa.js';
 import { createWLS } from '../../src/wls/index.js';
 import { wlsKey } from '../helpers.js';
-import { browserArgs, findChromium, type Running, startNeighbour } from './helpers.js';
+import { browserArgs, findQuickChromium, type Running, startNeighbour } from './helpers.js';
 
-const executablePath = findChromium() as string;
+const executablePath = findQuickChromium() as string;
 
 /** An application that cannot work, and the page that everybody ends at who comes to it. */
 interface Misconfiguration {
