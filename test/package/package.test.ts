@@ -188,11 +188,17 @@ describe('the installed package', () => {
 
 describe('the types of the installed package', () => {
   /** Compiles a program in the project; the packages of types named are all that there are. */
-  async function compile(text: string, types: readonly string[], options: object = {}): Promise<Result> {
+  async function compile(
+    text: string,
+    types: readonly string[],
+    options: object = {},
+    packages: readonly string[] = [],
+  ): Promise<Result> {
     const place = mkdtempSync(join(project, 'types-'));
     const modules = join(place, 'node_modules');
     mkdirSync(join(modules, '@types'), { recursive: true });
     for (const name of types) symlinkSync(tool('@types', name), join(modules, '@types', name), 'junction');
+    for (const name of packages) symlinkSync(tool(name), join(modules, name), 'junction');
     writeFileSync(join(place, 'package.json'), '{ "type": "module" }');
     writeFileSync(join(place, 'program.ts'), text);
     const strictest = { strict: true, exactOptionalPropertyTypes: true, noUncheckedIndexedAccess: true };
@@ -247,8 +253,10 @@ describe('the types of the installed package', () => {
 
   const withExpress = `
     import express from 'express';
-    import { createWAA } from 'ucam-webauth';
+    import { Server } from 'socket.io';
+    import { type Auth, createWAA } from 'ucam-webauth';
     import { webauth } from 'ucam-webauth/express';
+    import { acceptConnections } from 'ucam-webauth/socket.io';
     import { acceptUpgrades } from 'ucam-webauth/websocket';
     import { WebSocketServer } from 'ws';
 
@@ -267,7 +275,13 @@ describe('the types of the installed package', () => {
     const stop: () => void = acceptUpgrades(server, wss, waa);
     acceptUpgrades(server, new WebSocketServer({ noServer: true }), waa, { path: '/live', principals: ['spqr1'] });
     wss.on('connection', (socket, request) => socket.send(request.auth?.principal ?? ''));
-    process.once('SIGTERM', stop);`;
+    process.once('SIGTERM', stop);
+
+    interface Said { said: (by: string) => void }
+    const io = new Server<{ say: (text: string) => void }, Said, Record<string, never>, { auth: Auth }>(server);
+    acceptConnections(io, waa, { credentials: ['cookie', 'query'], maxPerPrincipal: 10 });
+    acceptConnections(new Server(server), waa);
+    io.on('connection', (socket) => socket.emit('said', socket.data.auth.principal));`;
 
   const withBrowser = `
     import { type Connection, connect, fetchTicket, type Status, TicketError } from 'ucam-webauth/client';
@@ -299,8 +313,8 @@ describe('the types of the installed package', () => {
     expect(await compile(withNodeOnly, ['node'])).toEqual(good);
   }, 120_000);
 
-  it('fit those of Express and ws', async () => {
-    expect(await compile(withExpress, ['node', 'express', 'ws'])).toEqual(good);
+  it('fit those of Express, ws and Socket.IO', async () => {
+    expect(await compile(withExpress, ['node', 'express', 'ws'], {}, ['socket.io'])).toEqual(good);
   }, 120_000);
 
   it('find mistakes', async () => {
