@@ -5,7 +5,7 @@
 //   NODE_ENV=development npx tsx examples/crossws.ts
 import { createServer, type IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
-import { defineHooks } from 'crossws';
+import { defineHooks, type Peer } from 'crossws';
 import crossws from 'crossws/adapters/node';
 import express from 'express';
 import { type Auth, createWAA } from 'ucam-webauth';
@@ -46,6 +46,7 @@ const hooks = defineHooks({
   message(peer, message) {
     // What arrives after we have closed is not from somebody who is logged in.
     if (peer.websocket.readyState !== OPEN) return;
+    for (const other of peer.peers) if (isDeaf(other)) other.terminate();
     sockets.publish('everybody', `${peer.context.auth.principal}: ${message.text()}`);
   },
   close: (peer) => peer.context.stop(),
@@ -70,6 +71,11 @@ server.listen(port, '127.0.0.1', () => console.log(`Listening on ${waa.origin}/`
 function withAuth({ url = '', headers }: IncomingMessage, auth: Auth): Request {
   const request = new Request(new URL(url, waa.origin), { headers: headers as Record<string, string> });
   return Object.assign(request, { context: { auth } });
+}
+
+/** What somebody does not read is kept in our memory: not without an end. */
+function isDeaf({ websocket }: Peer): boolean {
+  return (websocket.bufferedAmount ?? 0) > 1_000_000;
 }
 
 function refuseNotFound(socket: Duplex): void {

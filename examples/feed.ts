@@ -37,7 +37,8 @@ app.post('/tokens', auth.require(), async (request, response) => {
 });
 app.post('/revoke', auth.require(), async (request, response) => {
   const { principal = '' } = request.auth ?? {};
-  for (const { handle } of await waa.tokens.list(principal)) await waa.tokens.revoke(principal, handle);
+  const feeds = (await waa.tokens.list(principal)).filter(({ name }) => name === 'feed');
+  for (const { handle } of feeds) await waa.tokens.revoke(principal, handle);
   response.redirect(303, '/');
 });
 app.use(auth.failurePage);

@@ -33,7 +33,6 @@ app.use(auth.failurePage);
 
 const server = createServer(app);
 const io = new Server(server, { maxHttpBufferSize: 4096 });
-// Before anything else of io: people are known from here on.
 acceptConnections(io, waa, { maxPerPrincipal: 10 });
 
 /** How much each person has said in the ten seconds that it is. */
@@ -53,6 +52,8 @@ function say(socket: Socket, text: unknown): void {
   const { principal } = socket.data.auth;
   const count = (said.get(principal) ?? 0) + 1;
   said.set(principal, count);
+  // What is not read is kept in our memory: who goes on all the same gets no answer.
+  if (count > 50) return void socket.disconnect(true);
   // By the person, and not by the socket: anybody can open another one.
   if (count > 10) socket.emit('sorry', 'Not so fast: ten messages in ten seconds.', text);
   // Whatever a client sends arrives here: not only what the page's form lets through.

@@ -551,6 +551,29 @@ describe('a ticket in the auth payload', () => {
     expect((await made).connected).toBe(true);
   });
 
+  it('comes before what middleware of a pattern is asked, though its namespace is there', async () => {
+    serve({ credentials: ['firstMessage'] });
+    const asked: unknown[] = [];
+    io.of(/^\/made-\d+$/).use(({ data, handshake }, next) => {
+      asked.push([data.auth.principal, handshake.auth]);
+      next();
+    });
+    const { cookie } = await logIn();
+    const made = await connected({ ...websocket, auth: { ticket: await ticketOf(cookie) } });
+    await once(made.io.socket('/made-1') as never, 'connect');
+    const refused = await failed(client({ ...websocket, auth: { ticket: 'x' } }, '/made-1'));
+    expect(refused.data).toMatchObject({ code: 'ERR_TOKEN_INVALID' });
+    expect(asked).toEqual([['test0001', {}]]);
+  });
+
+  it('is not waited for where the connection is closed already', async () => {
+    io = new Server(server, { serveClient: false });
+    io.engine.once('connection', (connection) => connection.close(true));
+    acceptConnections(io, waa, { credentials: ['firstMessage'], maxPending: 1 });
+    await upgrade('');
+    expect((await upgrade('')).status).toBe(101);
+  });
+
   it('is waited for on a wire of its own, and not from what only looks like an upgrade', async () => {
     serve({ credentials: ['firstMessage'], maxPending: 1 });
     for (let i = 0; i < 3; i++) {
@@ -857,6 +880,19 @@ describe('the decision', () => {
 });
 
 describe('acceptConnections', () => {
+  it('comes before middleware that was there before', async () => {
+    io = new Server(server, { serveClient: false });
+    const known: unknown[] = [];
+    io.use(({ data }, next) => {
+      known.push(data.auth.principal);
+      next();
+    });
+    acceptConnections(io, waa);
+    const { cookie } = await logIn();
+    await connected({ extraHeaders: headersOf(cookie) });
+    expect(known).toEqual(['test0001']);
+  });
+
   it.each<[string, () => unknown, RegExp]>([
     ['a server without a server', () => acceptConnections(new Server() as never, waa), /new Server\(server\)/],
     ['no server', () => acceptConnections(undefined as never, waa), /new Server\(server\)/],

@@ -42,17 +42,26 @@ $('again').addEventListener('click', () => socket.connect());
 
 /** Why there is no connection: whether somebody is logged in is for the ticket route to say. */
 async function explain(answer) {
-  const { code, message } = answer?.status === 403 ? JSON.parse(answer.responseText).error : {};
   try {
     await fetchTicket();
   } catch ({ loginUrl }) {
     return loginUrl ? logOut(loginUrl) : show('No connection. Trying again.');
   }
+  const { code, message } = readError(answer);
   // Somebody is, and may not.
   if (!/_REFUSED$/.test(code)) return;
   socket.disconnect();
   show(`You may not: ${message}.`);
   $('again').hidden = false;
+}
+
+/** What the server has said, if it was ours: a proxy answers in other ways. */
+function readError(answer) {
+  try {
+    return JSON.parse(answer.responseText).error;
+  } catch {
+    return {};
+  }
 }
 
 function logOut(loginUrl) {

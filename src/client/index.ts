@@ -349,9 +349,12 @@ function orSocketTells(error: TicketError): string {
   return '';
 }
 
-/** Where to log in and come back here: by default, beside the ticket route. */
-function loginHere(path = 'login', base: string): string {
-  const url = new URL(path, base);
+/** Where to log in and come back here: beside the ticket route, unless that names another place of its own origin. */
+function loginHere(path: unknown, base: string): string {
+  const beside = new URL('login', base);
+  const named = typeof path === 'string' && URL.canParse(path, base) ? new URL(path, base) : beside;
+  // Pages make a link of it: it is to run no script, and to tell nobody else where they are.
+  const url = named.origin === beside.origin ? named : beside;
   url.searchParams.set('return', location.pathname + location.search + location.hash);
   return url.href;
 }
@@ -376,7 +379,7 @@ async function allowSockets(origin: string, ticket: string, signal: AbortSignal)
     const { ok, code, message } = await new Promise<Answer>((resolve, reject) => {
       const hear = ({ source, origin: from, data }: MessageEvent) => {
         if (source !== frame.contentWindow || from !== origin) return;
-        if (data.ready) frame.contentWindow?.postMessage({ ticket }, origin);
+        if (data?.ready) frame.contentWindow?.postMessage({ ticket }, origin);
         else resolve(data);
       };
       addEventListener('message', hear, { signal: stop.signal });

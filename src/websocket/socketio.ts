@@ -53,7 +53,8 @@ interface Connection extends EventEmitter {
   readonly request: Request;
   /** With a socket of ws, unless the client polls. */
   readonly transport: { readonly socket?: Wire };
-  write(data: unknown, ...more: unknown[]): unknown;
+  /** To which all leads that is sent. */
+  sendPacket(type: string, data: unknown, ...more: unknown[]): void;
   close(discard?: boolean): void;
 }
 
@@ -65,6 +66,7 @@ interface Packet {
 
 /** What a namespace has of a client. */
 interface Socket extends EventEmitter {
+  readonly connected: boolean;
   readonly conn: Connection;
   readonly data: { auth?: Auth };
   readonly handshake: { readonly auth: { ticket?: unknown } };
@@ -73,8 +75,7 @@ interface Socket extends EventEmitter {
 
 /**
  * Lets only people who are logged in connect to a server of Socket.IO. Each request of a connection is held to Origin and
- * session. `socket.data.auth` says who it is; the connection ends when their session does. Call it before `io.use` and
- * `io.of`, since middleware that was there before does not know yet.
+ * session. `socket.data.auth` says who it is; the connection ends when their session does.
  * @param io made with its HTTP server.
  * @throws TypeError if the options cannot be served safely.
  */
@@ -90,7 +91,10 @@ export function acceptConnections(io: ConnectionServer, waa: WAA, options: Conne
   guarded.add(io.engine);
   const connections = new Connections(waa, options, (name) => io._nsps.has(name));
   const guard = (namespace: Namespace): void => {
+    const middleware = middlewareOf(namespace);
     namespace.use((socket, next) => connections.enter(socket as Socket, next));
+    // First, so that no other has to do with who is not known: one made for a pattern has that of the pattern already.
+    middleware.unshift(middleware.pop());
     namespace.on('connection', (socket) => connections.join(socket as Socket));
   };
   io.engine.use((request, response, next) => connections.pass(request as Request, response as Response, next));
@@ -101,9 +105,15 @@ export function acceptConnections(io: ConnectionServer, waa: WAA, options: Conne
 
 const guarded = new WeakSet<Engine>();
 
+/** In the order in which they are asked. No more than the names of these lists are private in Socket.IO 4. */
+function middlewareOf(namespace: object): unknown[] {
+  return (namespace as { readonly _fns: unknown[] })._fns;
+}
+
 /** Of what has no types, and what Socket.IO would do behind our back. */
 function checkServer(io: Partial<ConnectionServer> | undefined): void {
-  if (typeof io?.engine?.use !== 'function' || !(io._nsps instanceof Map)) {
+  const main = io?._nsps?.get('/');
+  if (typeof io?.engine?.use !== 'function' || !main || !Array.isArray(middlewareOf(main))) {
     throw new TypeError(
       'acceptConnections(io, …): io is a Server of socket.io 4 that has its server: new Server(server)',
     );
@@ -198,8 +208,10 @@ class Connections {
   /** A client that is in a namespace. */
   join(socket: Socket): void {
     const sockets = this.#known.get(socket.conn.request)?.sockets;
-    sockets?.add(socket);
-    socket.on('disconnect', () => sockets?.delete(socket));
+    // The application may have sent it away already.
+    if (!socket.connected || !sockets) return;
+    sockets.add(socket);
+    socket.on('disconnect', () => sockets.delete(socket));
   }
 
   async #decide(request: Request, isUpgrade: boolean): Promise<void> {
@@ -270,8 +282,8 @@ class Connections {
 
   /** The ticket comes with the first namespace that the client asks for, and nothing before it. */
   #expect(connection: Connection): void {
-    // Others may have come while the engine was at it.
-    if (this.#pending >= this.#maxPending) return hangUp(connection);
+    // Others may have come while the engine was at it, and somebody may have closed it.
+    if (this.#pending >= this.#maxPending || !isOpen(connection)) return hangUp(connection);
     const { deadline } = this.#gate;
     const refuse = (error: SessionError) => {
       this.#gate.report(error);
@@ -306,7 +318,7 @@ class Connections {
 
   #end(connection: Connection): void {
     const { sockets = [] } = this.#known.get(connection.request) ?? {};
-    connection.write = farewell(connection.write);
+    connection.sendPacket = farewell(connection.sendPacket);
     // Each tells the application, which may fail there.
     for (const socket of sockets) reporting(() => socket.disconnect());
     // Who polls is let in no more, and so never gets what is left to be sent.
@@ -357,9 +369,9 @@ function notAsking(): SessionError {
 }
 
 /** Lets nothing through but that a namespace is left: what the application says at the end is for nobody any more. */
-function farewell(write: Connection['write']): Connection['write'] {
-  return function (this: Connection, data, ...more) {
-    return typeof data === 'string' && data.startsWith('1') ? write.call(this, data, ...more) : this;
+function farewell(send: Connection['sendPacket']): Connection['sendPacket'] {
+  return function (this: Connection, type, data, ...more) {
+    if (type === 'message' && typeof data === 'string' && data.startsWith('1')) send.call(this, type, data, ...more);
   };
 }
 

@@ -554,6 +554,14 @@ describe.skipIf(executablePath === undefined)('the client, in Chromium', () => {
       async (page) => {
         const error = { code: 'ERR_ORIGIN_REFUSED', message: 'not from there' };
         const slowly = { code: 'ERR_LIMIT_REACHED', message: 'slowly' };
+        // Those lead nowhere from here.
+        const loginUrls = [
+          'javascript:alert(1)//',
+          'https://other.cam.ac.uk/login',
+          '//other.cam.ac.uk',
+          'http://[',
+          7,
+        ];
         const answers = [
           { status: 403, json: { error } },
           { status: 429, json: { error: slowly } },
@@ -562,6 +570,7 @@ describe.skipIf(executablePath === undefined)('the client, in Chromium', () => {
           { status: 200, body: 'null' },
           { status: 302, headers: { location: '/webauth/ticket' } },
           { status: 401, body: 'null' },
+          ...loginUrls.map((loginUrl) => ({ status: 401, json: { error: { message: 'elsewhere', loginUrl } } })),
         ];
         const [seen, became]: unknown[][] = [[], []];
         for (const answer of answers) {
@@ -583,10 +592,12 @@ describe.skipIf(executablePath === undefined)('the client, in Chromium', () => {
           other(200),
           none,
         ];
-        expect(seen).toEqual([...failures, { ...other(401), loginUrl }]);
+        const elsewhere = loginUrls.map(() => ({ ...other(401), message: 'elsewhere', loginUrl }));
+        expect(seen).toEqual([...failures, { ...other(401), loginUrl }, ...elsewhere]);
         const down = failures.slice(1).map(({ message }) => ({ state: 'down', reason: message, retryIn: 1000 }));
         const refused = { state: 'refused', code: error.code, reason: error.message };
-        expect(became).toEqual([refused, ...down, { state: 'logged out', loginUrl }]);
+        const loggedOut = { state: 'logged out', loginUrl };
+        expect(became).toEqual([refused, ...down, loggedOut, ...loginUrls.map(() => loggedOut)]);
         expect(site.tickets).toBe(0);
       },
       [/Failed to load resource/],
