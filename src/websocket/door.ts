@@ -11,7 +11,7 @@ import { Gate, type UpgradeOptions } from './gate.js';
 import { Heartbeat } from './heartbeat.js';
 import { Held } from './held.js';
 import { closeSocket, cutOff, isForHttp, refuseUpgrade, type Socket, turnAway } from './refusal.js';
-import { type Kind, type SocketLimits, Sockets } from './sockets.js';
+import { type SocketLimits, Sockets } from './sockets.js';
 
 /** Whose connections are accepted, and how many of them. */
 export interface ConnectionOptions extends UpgradeOptions, SocketLimits {
@@ -54,8 +54,9 @@ export class Door<S extends Socket> {
   constructor(wss: SocketServer<S>, waa: WAA, options: AcceptOptions) {
     this.#wss = wss;
     this.#gate = new Gate(waa, options);
-    this.#sockets = new Sockets(waa, kind, options);
-    this.#heartbeat = new Heartbeat(options.heartbeat ?? 30);
+    const heartbeat = new Heartbeat(options.heartbeat ?? 30);
+    this.#heartbeat = heartbeat;
+    this.#sockets = new Sockets<Socket>(waa, { isOpen, end: closeSocket, left: (ws) => heartbeat.remove(ws) }, options);
     this.#options = options;
     wss.once('close', () => {
       this.#isClosed = true;
@@ -163,7 +164,9 @@ export class Door<S extends Socket> {
 
 const OPEN = 1;
 
-const kind: Kind<Socket> = { isOpen: ({ readyState }) => readyState === OPEN, end: closeSocket };
+function isOpen({ readyState }: Socket): boolean {
+  return readyState === OPEN;
+}
 
 /** A broken frame is an `error`, upon which ws closes; without a listener it would end the process. */
 function endBroken(this: Socket): void {

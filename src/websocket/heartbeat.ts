@@ -10,7 +10,6 @@ export class Heartbeat {
   /** Those that have not answered yet. */
   readonly #silent = new Set<Socket>();
   readonly #answered: (this: Socket) => void;
-  readonly #left: (this: Socket) => void;
   #count = 0;
   #added = 0;
   #beaten = 0;
@@ -19,29 +18,25 @@ export class Heartbeat {
   /** @param seconds from one ping of a socket to the next; with 0 there are none. */
   constructor(seconds: number) {
     this.#every = (seconds * 1000) / SLOTS;
-    const heartbeat = this;
-    // One of each for all sockets.
+    const silent = this.#silent;
     this.#answered = function (this: Socket) {
-      heartbeat.#silent.delete(this);
-    };
-    this.#left = function (this: Socket) {
-      heartbeat.#remove(this);
+      silent.delete(this);
     };
   }
 
-  /** Pings it until it is closed. */
+  /** Pings it until it is removed. */
   add(ws: Socket): void {
     if (this.#every === 0) return;
     this.#added = (this.#added + 1) % SLOTS;
     this.#slots[this.#added]?.add(ws);
     this.#count += 1;
-    ws.on('pong', this.#answered).on('close', this.#left);
+    ws.on('pong', this.#answered);
     this.#timer ??= setInterval(() => this.#beat(), this.#every).unref();
   }
 
-  #remove(ws: Socket): void {
+  remove(ws: Socket): void {
     this.#silent.delete(ws);
-    for (const slot of this.#slots) if (slot.delete(ws)) break;
+    if (!this.#slots.some((slot) => slot.delete(ws))) return;
     this.#count -= 1;
     if (this.#count > 0) return;
     clearInterval(this.#timer);

@@ -18,6 +18,8 @@ export interface SocketLimits {
 export interface Kind<S> {
   isOpen(socket: S): boolean;
   end(socket: S, error: SessionError): void;
+  /** Told when it is closed: a further listener on each socket would cost memory. */
+  left?(socket: S): void;
 }
 
 /** An open socket, and what ends the watch of its session. */
@@ -71,7 +73,7 @@ export class Sockets<S extends EventEmitter> {
       watched.stop();
       return false;
     }
-    stopAtClose(watched);
+    stopAtClose(this.#kind, watched);
     // Not listed among what it says, since it is nothing to be written to a log or sent.
     const renew = (ticket: string) => this.#renew(watched, auth, ticket);
     request.auth = Object.defineProperty(auth, 'renew', { value: renew });
@@ -116,6 +118,9 @@ function extender(auth: Auth): OnRenew {
   return (end) => void Object.assign(auth, end);
 }
 
-function stopAtClose(watched: Watched<EventEmitter>): void {
-  watched.socket.on('close', () => watched.stop());
+function stopAtClose<S extends EventEmitter>(kind: Kind<S>, watched: Watched<S>): void {
+  watched.socket.on('close', () => {
+    watched.stop();
+    kind.left?.(watched.socket);
+  });
 }
