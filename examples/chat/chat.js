@@ -57,7 +57,7 @@ function describe({ state, reason, retryIn }) {
   if (state === 'connecting') return 'Connecting…';
   if (state === 'open') return 'Connected.';
   if (state === 'logged out') return 'You are not logged in.';
-  if (state === 'refused') return `You may not: ${reason}.`;
+  if (state === 'refused') return `You are not allowed in: ${reason}.`;
   if (state === 'down') return `No connection: ${reason}. Trying again in ${Math.ceil(retryIn / 1000)} s.`;
   return 'Closed.';
 }

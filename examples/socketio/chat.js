@@ -51,7 +51,7 @@ async function explain(answer) {
   // Somebody is, and may not.
   if (!/_REFUSED$/.test(code)) return;
   socket.disconnect();
-  show(`You may not: ${message}.`);
+  show(`You are not allowed in: ${message}.`);
   $('again').hidden = false;
 }
 

@@ -13,6 +13,13 @@ function open(credential, path) {
   connect(sockets + path, {
     credential,
     onMessage: say,
-    onStatus: ({ state, reason = '' }) => say(`${state} ${reason}`),
+    onStatus: ({ state, reason = '', loginUrl }) => {
+      say(`${state} ${reason}`);
+      if (loginUrl) document.getElementById(credential).append(' ', makeLink(loginUrl));
+    },
   });
+}
+
+function makeLink(href) {
+  return Object.assign(document.createElement('a'), { href, textContent: 'Log in' });
 }

@@ -154,7 +154,7 @@ describe.skipIf(executablePath === undefined)('the experiment, in Chromium', () 
     );
     const program = await shownIn(page, 'bearer', 'ended');
     expect(program).toMatch(
-      /Authorization: Bearer ucwa… \(48 characters\)$[\s\S]*A?ll of the answer: 401 ERR_TOKEN_INVALID/m,
+      /Authorization: Bearer ucwa… \(48 characters\)$[\s\S]*The whole answer: 401 ERR_TOKEN_INVALID/m,
     );
     expect(program).toContain('A program sent it');
     expect(await shownIn(page, 'cookie', 'ended')).toContain('A program sent it');

@@ -16,7 +16,7 @@ export const abouts: Readonly<Record<Method, { readonly who: string; readonly le
     who: 'Pages whose addresses are logged on the way.',
     leaks: "into what records messages; and a stranger's socket is open for a while.",
   },
-  subprotocol: { who: 'Front ends of Jupyter.', leaks: 'into logs that write this header, of which few think.' },
+  subprotocol: { who: 'Front ends of Jupyter.', leaks: 'into logs that write this header, which few people think of.' },
   basic: {
     who: 'Programs that take nothing but an address.',
     leaks: 'out of the address, into scripts and shells; and browsers keep it.',

@@ -12,7 +12,7 @@ const caseNames = Object.keys(cases) as Case[];
 export function experimentPage(servers: Servers, origin: string): Html {
   return html`<p><a class="button" href="/">Back</a></p>
     <h1>Whose WebSocket is it?</h1>
-    <p>There are seven ways for a socket to say whose it is to be. Each has a server of its own here. Press a button: a
+    <p>There are seven ways for a socket to say whose it is to be (<code>frame</code> is a cookie, too). Each has a server of its own here. Press a button: a
       real connection is made, and you see what went over the wire, what the server decided, and why.</p>
     <noscript><p><strong>This page works by JavaScript only.</strong></p></noscript>
     ${origins(servers, origin)}
@@ -95,7 +95,8 @@ function life(): Html {
   return html`<h2 id="life-name">The life of a socket</h2>
     <p>A socket lives as long as its session. This one has a session that was begun for it, so that you stay logged in
       whatever you do to it. The page keeps it open with <code>connect()</code> of <code>ucam-webauth/client</code>, which
-      gets a new ticket and opens it again where that helps.</p>
+      gets a new ticket and opens it again where that helps. Here there is a new session for each ticket; in an application
+      the person would have to log in first, and <code>connect()</code> says so.</p>
     <div class="row" id="deeds" role="group" aria-labelledby="life-name">${buttons}</div>
     <p>It is <strong id="now">not opened yet</strong>.</p>
     <ol id="life" aria-live="polite" aria-labelledby="life-name"></ol>`;
@@ -116,7 +117,7 @@ legend { font-weight: 600; padding: 0; margin-bottom: .5rem; }
 .methods li { display: grid; grid-template-columns: 9.5rem 1fr; gap: .25rem 1rem; align-items: center; }
 .methods p { margin: 0; line-height: 1.35; }
 #result { scroll-margin-top: 1rem; margin-top: 1rem; }
-#result h3 { margin: 0 0 .25rem; font-size: 1.15rem; }
+#result h3 { scroll-margin-top: 1.5rem; margin: 0 0 .25rem; font-size: 1.15rem; }
 #result h4 { margin: 1rem 0 .35rem; font-size: 1rem; }
 #result p { margin: 0 0 .5rem; }
 .verdict { font-weight: 600; }

@@ -5,5 +5,5 @@ export async function ask<T>(method: 'GET' | 'POST', path: string, data: object 
   if (response.ok) return response.json();
   const { error } = await response.json().catch(() => ({}));
   const advice = response.status === 401 ? ' Load this page again to log in.' : '';
-  throw new Error(`${error?.message ?? `the server answered ${response.status}`}.${advice}`);
+  throw new Error(`Nothing was done: ${error?.message ?? `the server answered ${response.status}`}.${advice}`);
 }

@@ -37,6 +37,7 @@ async function busy(says: HTMLElement, work: () => string | Promise<string>): Pr
     says.textContent = await work();
   } catch (error) {
     says.textContent = (error as Error).message;
+    says.scrollIntoView({ block: 'center' });
   } finally {
     isBusy = false;
   }

@@ -19,7 +19,7 @@ export class Life {
 
   constructor() {
     onPress(byId('deeds'), ({ value }) => {
-      this.#act(value).catch(({ message }: Error) => this.#write('nothing done', message));
+      this.#act(value).catch(({ message }: Error) => this.#write('failed', message));
     });
   }
 

@@ -52,7 +52,7 @@ function listWire({ lines }: Wire): HTMLElement {
 
 function tell({ opened, said, status, error, code, reason }: Seen): string {
   if (said !== undefined) return `The socket opened, and said: ${said}`;
-  if (status !== undefined) return `All of the answer: ${status} ${error}.`;
+  if (status !== undefined) return `The whole answer: ${status} ${error}.`;
   if (opened) return `The socket opened, and was closed with ${code}${reason && `: ${reason}`}.`;
   return `The socket was closed with ${code}, and nothing else: pages learn neither the status nor the reason.`;
 }
