@@ -146,6 +146,37 @@ async function upgrade(
   return Promise.race([refused, opened, closed]);
 }
 
+/** An application's word that is given when the test says so. */
+function undecided() {
+  const asked = new EventEmitter();
+  const waiting: ((says: boolean) => void)[] = [];
+  const authorise = () =>
+    new Promise<boolean>((resolve) => {
+      waiting.push(resolve);
+      asked.emit('asked');
+    });
+  return { authorise, asked, decide: (says: boolean) => waiting.pop()?.(says) };
+}
+
+/** Three clients, each of which is let in as far as the engine itself before the first one has gone on. */
+async function atOnce(come: () => Promise<unknown>): Promise<void> {
+  const begun = new EventEmitter();
+  const goOn: ((id: string) => void)[] = [];
+  io.engine.generateId = () =>
+    new Promise<string>((resolve) => {
+      goOn.push(resolve);
+      begun.emit('begun');
+    }) as never;
+  const answers: Promise<unknown>[] = [];
+  for (let i = 0; i < 3; i++) {
+    const next = once(begun, 'begun');
+    answers.push(come());
+    await next;
+  }
+  for (const [i, give] of goOn.entries()) give(`id${i}`);
+  await Promise.all(answers);
+}
+
 const codeOf = ({ text }: Answer): string => JSON.parse(text).error.code;
 const sidOf = ({ text }: Pick<Answer, 'text'>): string => JSON.parse(text.slice(1)).sid;
 
@@ -526,13 +557,7 @@ describe('a ticket in the auth payload', () => {
   });
 
   it('leaves no place taken where the client goes away before it is decided', async () => {
-    let decide = (_: boolean): void => {};
-    const asked = new EventEmitter();
-    const authorise = () =>
-      new Promise<boolean>((resolve) => {
-        decide = resolve;
-        asked.emit('asked');
-      });
+    const { authorise, asked, decide } = undecided();
     serve({ credentials: ['firstMessage'], maxPerPrincipal: 1, authorise });
     const { cookie } = await logIn();
     for (let i = 0; i < 2; i++) {
@@ -585,21 +610,7 @@ describe('a ticket in the auth payload', () => {
 
   it('is waited for from so many, though they come at the same moment', async () => {
     serve({ credentials: ['firstMessage'], maxPending: 1 });
-    const goOn: ((id: string) => void)[] = [];
-    const begun = new EventEmitter();
-    io.engine.generateId = () =>
-      new Promise<string>((resolve) => {
-        goOn.push(resolve);
-        begun.emit('begun');
-      }) as never;
-    const answers: Promise<unknown>[] = [];
-    for (let i = 0; i < 3; i++) {
-      const next = once(begun, 'begun');
-      answers.push(upgrade(''));
-      await next;
-    }
-    for (const [i, give] of goOn.entries()) give(`id${i}`);
-    await Promise.all(answers);
+    await atOnce(() => upgrade(''));
     expect(io.engine.clientsCount).toBeLessThanOrEqual(1);
   });
 
@@ -795,21 +806,7 @@ describe('the decision', () => {
   it('keeps to them at the same moment too', async () => {
     serve({ maxPerSession: 1 });
     const { cookie } = await logIn();
-    const begun = new EventEmitter();
-    const goOn: ((id: string) => void)[] = [];
-    io.engine.generateId = () =>
-      new Promise<string>((resolve) => {
-        goOn.push(resolve);
-        begun.emit('begun');
-      }) as never;
-    const asked: Promise<unknown>[] = [];
-    for (let i = 0; i < 3; i++) {
-      const next = once(begun, 'begun');
-      asked.push(ask('transport=polling', headersOf(cookie)));
-      await next;
-    }
-    for (const [i, give] of goOn.entries()) give(`id${i}`);
-    await Promise.all(asked);
+    await atOnce(() => ask('transport=polling', headersOf(cookie)));
     expect(io.engine.clientsCount).toBe(1);
   });
 
@@ -821,13 +818,7 @@ describe('the decision', () => {
   });
 
   it('holds to how many may be pending', async () => {
-    let decide = (_: boolean): void => {};
-    const asked = new EventEmitter();
-    const authorise = () =>
-      new Promise<boolean>((resolve) => {
-        decide = resolve;
-        asked.emit('asked');
-      });
+    const { authorise, asked, decide } = undecided();
     serve({ authorise, maxPending: 1 });
     const { cookie } = await logIn();
     const begun = once(asked, 'asked');
