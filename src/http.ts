@@ -133,6 +133,11 @@ export function isSafe({ method }: IncomingMessage): boolean {
   return method === 'GET' || method === 'HEAD' || method === 'OPTIONS';
 }
 
+/** What was not read yet of the request is not waited for. */
+export function closeUnread(response: ServerResponse): void {
+  if (!response.req.complete) response.setHeader('Connection', 'close');
+}
+
 /** Answers with JSON that nobody may store. */
 export function sendData(response: ServerResponse, status: number, data: object): void {
   const body = JSON.stringify(data);

@@ -696,6 +696,17 @@ describe('a ticket in the auth payload', () => {
   });
 });
 
+/** Somebody in two namespaces of one connection. */
+async function inTwo(): Promise<{ made: Client; second: Client; auth: Auth }> {
+  serve();
+  io.of('/other').on('connection', note);
+  const { cookie, auth } = await logIn();
+  const made = await connected({ transports: ['websocket'], extraHeaders: headersOf(cookie) });
+  const second = made.io.socket('/other');
+  await once(second as never, 'connect');
+  return { made, second, auth };
+}
+
 describe('the decision', () => {
   it('survives a connection that breaks while it is made', async () => {
     const asked = new EventEmitter();
@@ -755,12 +766,7 @@ describe('the decision', () => {
   });
 
   it('sends nothing after the end of the session but that it is over', async () => {
-    serve();
-    io.of('/other').on('connection', note);
-    const { cookie, auth } = await logIn();
-    const made = await connected({ transports: ['websocket'], extraHeaders: headersOf(cookie) });
-    const second = made.io.socket('/other');
-    await once(second as never, 'connect');
+    const { made, second, auth } = await inTwo();
     for (const socket of entered) {
       socket.on('disconnecting', () => socket.emit('farewell', 'to one'));
       socket.on('disconnect', () => io.of('/other').emit('farewell', 'to all'));
@@ -849,12 +855,7 @@ describe('the decision', () => {
   });
 
   it('ends all of a connection, though the application fails at the end of some of it', async () => {
-    serve();
-    io.of('/other').on('connection', note);
-    const { cookie, auth } = await logIn();
-    const made = await connected({ transports: ['websocket'], extraHeaders: headersOf(cookie) });
-    const second = made.io.socket('/other');
-    await once(second as never, 'connect');
+    const { second, auth } = await inTwo();
     entered[0]?.on('disconnect', () => {
       throw new Error('a mistake of the application');
     });

@@ -1,7 +1,7 @@
 import type { EventEmitter } from 'node:events';
 import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
-import { SessionError, WebauthError } from '../errors.js';
+import { WebauthError } from '../errors.js';
 import { reporting } from '../session/live.js';
 import type { Auth } from '../session/session.js';
 import type { WAA } from '../waa.js';
@@ -10,6 +10,7 @@ import { FirstMessage } from './first-message.js';
 import { Gate, type UpgradeOptions } from './gate.js';
 import { Heartbeat } from './heartbeat.js';
 import { Held } from './held.js';
+import { Pending, tooMany } from './limits.js';
 import { closeSocket, cutOff, isForHttp, refuseUpgrade, type Socket, turnAway } from './refusal.js';
 import { type SocketLimits, Sockets } from './sockets.js';
 
@@ -48,7 +49,7 @@ export class Door<S extends Socket> {
   readonly #sockets: Sockets<Socket>;
   readonly #heartbeat: Heartbeat;
   readonly #options: AcceptOptions;
-  #pending = 0;
+  readonly #pending: Pending;
   #isClosed = false;
 
   constructor(wss: SocketServer<S>, waa: WAA, options: AcceptOptions) {
@@ -58,6 +59,7 @@ export class Door<S extends Socket> {
     this.#heartbeat = heartbeat;
     this.#sockets = new Sockets<Socket>(waa, { isOpen, end: closeSocket, left: (ws) => heartbeat.remove(ws) }, options);
     this.#options = options;
+    this.#pending = new Pending(options.maxPending);
     wss.once('close', () => {
       this.#isClosed = true;
     });
@@ -68,8 +70,8 @@ export class Door<S extends Socket> {
     // Whoever passed it on may have taken their time.
     if (socket.destroyed) return;
     const taken = this.#gate.conceal(request);
-    const { maxPending = 1000, credentials } = this.#options;
-    if (this.#pending >= maxPending) return refuseUpgrade(socket, this.#gate.report(tooMany()));
+    const { credentials } = this.#options;
+    if (this.#pending.isFull) return refuseUpgrade(socket, this.#gate.report(tooMany()));
     let decided: Auth | Promise<Auth> | undefined;
     try {
       if (credentials?.includes('firstMessage')) this.#gate.expect(request);
@@ -83,10 +85,10 @@ export class Door<S extends Socket> {
   };
 
   #wait(decided: Promise<Auth>, request: IncomingMessage, socket: Duplex, head: Buffer): void {
-    this.#pending += 1;
+    const over = this.#pending.begin();
     const settle = (then: (rest: Buffer) => void): void => {
       if (held.isReleased) return;
-      this.#pending -= 1;
+      over();
       then(held.release());
     };
     const refuse = (error: unknown) => settle((rest) => this.#refuse(error, request, socket, rest));
@@ -118,10 +120,7 @@ export class Door<S extends Socket> {
   }
 
   #awaitTicket(request: IncomingMessage, socket: Duplex, head: Buffer): void {
-    this.#pending += 1;
-    const settle = once(() => {
-      this.#pending -= 1;
-    });
+    const settle = this.#pending.begin();
     socket.once('close', settle);
     this.#wss.handleUpgrade(request, socket, head, (ws) => {
       this.#hide(ws);
@@ -171,16 +170,4 @@ function isOpen({ readyState }: Socket): boolean {
 /** A broken frame is an `error`, upon which ws closes; without a listener it would end the process. */
 function endBroken(this: Socket): void {
   cutOff(this);
-}
-
-export function once(work: () => void): () => void {
-  let isDone = false;
-  return () => {
-    if (!isDone) work();
-    isDone = true;
-  };
-}
-
-export function tooMany(): SessionError {
-  return new SessionError('ERR_LIMIT_REACHED', 'too many handshakes are under way: try again in a moment');
 }

@@ -2,7 +2,7 @@ import type { EventEmitter } from 'node:events';
 import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { requestTarget } from '../http.js';
-import { refuseNotFound } from './refusal.js';
+import { ignore, refuseNotFound } from './refusal.js';
 
 export type Upgrade = (request: IncomingMessage, socket: Duplex, head: Buffer) => void;
 
@@ -38,6 +38,3 @@ function listen(server: EventEmitter): Set<Endpoint> {
   });
   return known;
 }
-
-/** A connection that breaks is closed, and needs nobody else's care. */
-function ignore(): void {}

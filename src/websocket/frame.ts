@@ -1,22 +1,22 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { checkEncrypted } from '../config.js';
-import { SessionError, VerificationError, WebauthError } from '../errors.js';
+import { type Handshake, SessionError, VerificationError, WebauthError } from '../errors.js';
 import { Html, hash, html } from '../html.js';
 import {
   checkOrigin,
-  described,
+  closeUnread,
   formatCookie,
   loginChallenge,
   readCookie,
   refuseMethod,
   requestTarget,
-  retryAfter,
   sendData,
   withOwn,
 } from '../http.js';
 import { checkOptions, origin, originList, type Rules, required } from '../options.js';
 import type { Auth } from '../session/session.js';
 import type { SocketCookie, WAA } from '../waa.js';
+import { refuseRequest } from './refusal.js';
 
 /** Where sockets are that pages of other origins open. */
 export interface FrameOptions {
@@ -73,12 +73,14 @@ class Frame {
   readonly #cookie: SocketCookie;
   readonly #origins: ReadonlySet<string>;
   readonly #pages: string;
+  readonly #handshake: Handshake;
 
   constructor(waa: WAA, origin: string, pages: ReadonlySet<string>) {
     this.#waa = waa;
     this.#cookie = waa.socketCookie(origin);
     this.#origins = new Set([origin]);
     this.#pages = [...pages].join(' ');
+    this.#handshake = { challenges: [loginChallenge(waa.origin)], always: false };
   }
 
   serve(request: IncomingMessage, response: ServerResponse, next?: Next): void {
@@ -86,7 +88,7 @@ class Frame {
     if (request.method === 'GET') return sendFrame(response, this.#pages, isSameSite(request));
     if (request.method !== 'POST') return refuseMethod(response, ['GET', 'POST']);
     const done = this.#post(request, response);
-    done.catch((error) => this.#fail(error, request, response, next)).catch(next);
+    done.catch((error) => this.#fail(error, response, next)).catch(next);
   }
 
   read(request: IncomingMessage): Auth | undefined {
@@ -117,12 +119,15 @@ class Frame {
     return formatCookie(name, value, { secure, partitioned: secure && !sameSite });
   }
 
-  #fail(error: unknown, request: IncomingMessage, response: ServerResponse, next?: Next): void {
-    // What was not read yet is not waited for.
-    if (!request.complete) response.setHeader('Connection', 'close');
-    if (error instanceof WebauthError) this.#waa.refused(error);
-    else if (next) return next(error);
-    sendError(this.#waa, response, error);
+  #fail(error: unknown, response: ServerResponse, next?: Next): void {
+    if (error instanceof WebauthError) {
+      this.#waa.refused(error);
+      error.handshake = this.#handshake;
+    } else if (next) {
+      closeUnread(response);
+      return next(error);
+    }
+    refuseRequest(response, error);
   }
 }
 
@@ -152,14 +157,6 @@ function readBody(request: IncomingMessage): Promise<string> {
     });
     request.on('end', () => resolve(body)).on('error', refuse);
   });
-}
-
-function sendError(waa: WAA, response: ServerResponse, error: unknown): void {
-  const { status, code, message } = described(error);
-  if (status === 401) response.setHeader('WWW-Authenticate', loginChallenge(waa.origin));
-  const wait = retryAfter(status);
-  if (wait !== undefined) response.setHeader('Retry-After', wait);
-  sendData(response, status, { error: { code, message } });
 }
 
 function sendNotFound(response: ServerResponse): void {

@@ -8,7 +8,7 @@ import { type AcceptOptions, Door, type SocketServer } from './door.js';
 import { addEndpoint } from './endpoints.js';
 import { Gate, type UpgradeOptions } from './gate.js';
 import type { Socket } from './refusal.js';
-import { acceptRules, checkUse, checkWAA, upgradeRules } from './rules.js';
+import { acceptRules, checkReach, checkUse, checkWAA, upgradeRules } from './rules.js';
 
 export type { Credential } from './credentials.js';
 export type { AcceptOptions, SocketServer } from './door.js';
@@ -35,11 +35,9 @@ export function acceptUpgrades<S extends Socket>(
   }
   checkOptions('acceptUpgrades', options, acceptRules);
   checkUse(waa, options);
-  const { path, credentials = ['cookie'] } = options;
-  if (path !== undefined && credentials.includes('cookie') && !options.frame && !waa.reaches(path)) {
-    throw new TypeError(`browsers send the session to ${waa.cookies.path} only, and so never to ${path}`);
-  }
-  if (credentials.includes('subprotocol') && !wss.listeners('headers').includes(selectTokenProtocol)) {
+  const { path, credentials } = options;
+  if (path !== undefined) checkReach(waa, path, options);
+  if (credentials?.includes('subprotocol') && !wss.listeners('headers').includes(selectTokenProtocol)) {
     wss.on('headers', selectTokenProtocol);
   }
   return addEndpoint(server, path, new Door(wss, waa, options).knock);

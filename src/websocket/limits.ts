@@ -1,5 +1,33 @@
 import { SessionError } from '../errors.js';
 
+/** Handshakes of which it is not decided yet whose they are. */
+export class Pending {
+  readonly #most: number;
+  #count = 0;
+
+  constructor(most = 1000) {
+    this.#most = most;
+  }
+
+  get isFull(): boolean {
+    return this.#count >= this.#most;
+  }
+
+  /** One more. @returns what takes it off again, once, however often it is called. */
+  begin(): () => void {
+    this.#count += 1;
+    let isOver = false;
+    return () => {
+      if (!isOver) this.#count -= 1;
+      isOver = true;
+    };
+  }
+}
+
+export function tooMany(): SessionError {
+  return new SessionError('ERR_LIMIT_REACHED', 'too many handshakes are under way: try again in a moment');
+}
+
 /** How many sockets are open of each name, where there is a limit. */
 export class Limit {
   readonly #most: number;

@@ -2,7 +2,7 @@ import type { EventEmitter } from 'node:events';
 import { type ServerResponse, STATUS_CODES } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { WebauthError } from '../errors.js';
-import { described, retryAfter, sendData } from '../http.js';
+import { closeUnread, described, retryAfter, sendData } from '../http.js';
 
 /** What is needed of a socket of the package `ws`. */
 export interface Socket extends EventEmitter {
@@ -38,8 +38,7 @@ export function refuseRequest(response: ServerResponse, error: unknown): void {
   const wait = retryAfter(status);
   if (challenges.length > 0) response.setHeader('WWW-Authenticate', challenges);
   if (wait !== undefined) response.setHeader('Retry-After', wait);
-  // What was not read yet is not waited for.
-  if (!response.req.complete) response.setHeader('Connection', 'close');
+  closeUnread(response);
   sendData(response, status, { error: { code, message } });
 }
 
@@ -119,7 +118,8 @@ function answer(socket: Duplex, text: string): void {
   if (!socket.closed) cutOff(socket);
 }
 
-function ignore(): void {}
+/** A connection that breaks is closed, and needs nobody else's care. */
+export function ignore(): void {}
 
 function cut(text: string, bytes: number): string {
   if (Buffer.byteLength(text) <= bytes) return text;

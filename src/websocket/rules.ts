@@ -31,6 +31,12 @@ export function checkUse(waa: WAA, { credentials = ['cookie'], origins = [], fra
   throw new TypeError(`pages of ${plain} are not encrypted on their way, which is for development only: use https`);
 }
 
+/** Of cookies, that browsers send them there. */
+export function checkReach(waa: WAA, path: string, { credentials = ['cookie'], frame }: UpgradeOptions): void {
+  if (!credentials.includes('cookie') || frame || waa.reaches(path)) return;
+  throw new TypeError(`browsers send the session to ${waa.cookies.path} only, and so never to ${path}`);
+}
+
 const credentialNames: readonly string[] = [...methods.map(({ name }) => name), 'firstMessage'] satisfies Credential[];
 
 const positive: Rule = [

@@ -8,11 +8,12 @@ import { reporting } from '../session/live.js';
 import type { Auth } from '../session/session.js';
 import type { WAA } from '../waa.js';
 import type { Taken, TakeTicket } from './credentials.js';
-import { type ConnectionOptions, once, tooMany } from './door.js';
+import type { ConnectionOptions } from './door.js';
 import { Gate, tooLate } from './gate.js';
-import { cutOff, refuseRequest, refuseUpgrade, type Socket as Wire } from './refusal.js';
-import { checkUse, checkWAA, connectionRules } from './rules.js';
-import { Sockets } from './sockets.js';
+import { Pending, tooMany } from './limits.js';
+import { cutOff, ignore, refuseRequest, refuseUpgrade, type Socket as Wire } from './refusal.js';
+import { checkReach, checkUse, checkWAA, connectionRules } from './rules.js';
+import { Sockets, wentAway } from './sockets.js';
 
 export type { Credential } from './credentials.js';
 export type { ConnectionOptions } from './door.js';
@@ -84,10 +85,7 @@ export function acceptConnections(io: ConnectionServer, waa: WAA, options: Conne
   checkWAA(waa);
   checkOptions('acceptConnections', options, connectionRules);
   checkUse(waa, options);
-  const { credentials = ['cookie'], frame } = options;
-  if (credentials.includes('cookie') && !frame && !waa.reaches(io.path())) {
-    throw new TypeError(`browsers send the session to ${waa.cookies.path} only, and so never to ${io.path()}`);
-  }
+  checkReach(waa, io.path(), options);
   guarded.add(io.engine);
   const connections = new Connections(waa, options, (name) => io._nsps.has(name));
   const guard = (namespace: Namespace): void => {
@@ -146,7 +144,7 @@ class Connections {
   readonly #gate: Gate;
   readonly #sockets: Sockets<Connection>;
   readonly #isLate: boolean;
-  readonly #maxPending: number;
+  readonly #pending: Pending;
   /** By the first request of each. */
   readonly #known = new WeakMap<IncomingMessage, Known>();
   /** By their sid. */
@@ -154,14 +152,13 @@ class Connections {
   readonly #late = new WeakMap<Connection, Late>();
   /** Whether there is a namespace of that name. */
   readonly #exists: (name: string) => boolean;
-  #pending = 0;
 
   constructor(waa: WAA, options: ConnectionOptions, exists: (name: string) => boolean) {
     this.#waa = waa;
     this.#exists = exists;
     this.#gate = new Gate(waa, options);
     this.#isLate = options.credentials?.includes('firstMessage') ?? false;
-    this.#maxPending = options.maxPending ?? 1000;
+    this.#pending = new Pending(options.maxPending);
     this.#sockets = new Sockets(waa, { isOpen, end: (connection) => this.#end(connection) }, options);
   }
 
@@ -254,7 +251,7 @@ class Connections {
   }
 
   #checkPending(): void {
-    if (this.#pending >= this.#maxPending) throw this.#gate.report(tooMany());
+    if (this.#pending.isFull) throw this.#gate.report(tooMany());
   }
 
   #refusal(message: string): SessionError {
@@ -262,17 +259,14 @@ class Connections {
   }
 
   async #wait(decided: Promise<Auth>): Promise<Auth> {
-    this.#pending += 1;
-    return this.#gate.withinDeadline(decided).finally(() => {
-      this.#pending -= 1;
-    });
+    return this.#gate.withinDeadline(decided).finally(this.#pending.begin());
   }
 
   /** Has a connection live as long as its session. @throws SessionError if it is closed, or one too many. */
   #keep(connection: Connection, known: Known): void {
     const { auth } = known;
     this.#gate.reporting(auth, () => {
-      if (!isOpen(connection)) throw new SessionError('ERR_DEADLINE', 'the client went away before it was let in');
+      if (!isOpen(connection)) throw wentAway();
       this.#sockets.count(auth, connection);
     });
     if (!this.#sockets.open(connection, auth, connection.request)) return;
@@ -283,7 +277,7 @@ class Connections {
   /** The ticket comes with the first namespace that the client asks for, and nothing before it. */
   #expect(connection: Connection): void {
     // Others may have come while the engine was at it, and somebody may have closed it.
-    if (this.#pending >= this.#maxPending || !isOpen(connection)) return hangUp(connection);
+    if (this.#pending.isFull || !isOpen(connection)) return hangUp(connection);
     const { deadline } = this.#gate;
     const refuse = (error: SessionError) => {
       this.#gate.report(error);
@@ -291,11 +285,11 @@ class Connections {
     };
     const timer = setTimeout(() => refuse(tooLate(deadline)), deadline * 1000);
     const hear = onlyAsking(this.#exists, () => refuse(notAsking()));
-    this.#pending += 1;
-    const settle = once(() => {
-      this.#pending -= 1;
+    const over = this.#pending.begin();
+    const settle = (): void => {
+      over();
       clearTimeout(timer);
-    });
+    };
     this.#late.set(connection, { deciding: undefined, settle });
     connection.on('packet', (packet) => this.#known.has(connection.request) || hear(packet)).on('close', settle);
   }
@@ -340,8 +334,6 @@ function letIn(auth: Auth, shown?: string): Known {
 function isOpen({ readyState }: Connection): boolean {
   return readyState === 'open';
 }
-
-function ignore(): void {}
 
 /** How many namespaces a client may ask for at once, and how long it may be at it: characters. */
 const MOST = { namespaces: 16, length: 1024 };

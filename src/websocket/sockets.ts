@@ -54,7 +54,7 @@ export class Sockets<S extends EventEmitter> {
   count(auth: Auth, connection: EventEmitter & { readonly destroyed?: boolean }): void {
     if (!this.#principals.isSet && !this.#sessions.isSet) return;
     // Its end was told already.
-    if (connection.destroyed) throw new SessionError('ERR_DEADLINE', 'the client went away before it was let in');
+    if (connection.destroyed) throw wentAway();
     this.check(auth);
     const { principal } = auth;
     this.#principals.add(principal);
@@ -108,6 +108,10 @@ export class Sockets<S extends EventEmitter> {
     this.#sessions.add(fresh.sessionId);
     this.#waa.adopt(auth, fresh);
   }
+}
+
+export function wentAway(): SessionError {
+  return new SessionError('ERR_DEADLINE', 'the client went away before it was let in');
 }
 
 function closer<S>(kind: Kind<S>, socket: S): OnEnd {

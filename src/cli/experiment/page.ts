@@ -12,8 +12,9 @@ const caseNames = Object.keys(cases) as Case[];
 export function experimentPage(servers: Servers, origin: string): Html {
   return html`<p><a class="button" href="/">Back</a></p>
     <h1>Whose WebSocket is it?</h1>
-    <p>There are seven ways for a socket to say whose it is to be (<code>frame</code> is a cookie, too). Each has a server of its own here. Press a button: a
-      real connection is made, and you see what went over the wire, what the server decided, and why.</p>
+    <p>There are seven ways for a socket to say whose it is to be (<code>frame</code> is a cookie, too). Each has a server
+      of its own here. Press a button: a real connection is made, and you see what went over the wire, what the server
+      decided, and why.</p>
     <noscript><p><strong>This page works by JavaScript only.</strong></p></noscript>
     ${origins(servers, origin)}
     ${trial()}
