@@ -24,7 +24,8 @@ const app = express();
 app.use(auth);
 app.get('/', auth.require(), (_request, response) => {
   response.set('Content-Security-Policy', "default-src 'none'; form-action 'self'; frame-ancestors 'none'");
-  response.send(`<!doctype html><html lang="en"><meta name="viewport" content="width=device-width"><title>Feed</title>
+  response.send(`<!doctype html><html lang="en"><meta name="viewport" content="width=device-width">
+    <meta name="color-scheme" content="light dark"><title>Feed</title>
     <h1>Feed</h1>
     <form method="post" action="/tokens"><button>Make a token</button> Shown once; good for 90 days.</form>
     <form method="post" action="/revoke"><button>Revoke yours</button> Programs with them are cut off.</form>`);
