@@ -5,12 +5,13 @@ import { WebauthError } from '../errors.js';
 import { reporting } from '../session/live.js';
 import type { Auth } from '../session/session.js';
 import type { WAA } from '../waa.js';
-import { withholdTokenProtocol } from './credentials.js';
+import { type Taken, withholdTokenProtocol } from './credentials.js';
 import { FirstMessage } from './first-message.js';
 import { Gate, type UpgradeOptions } from './gate.js';
 import { Heartbeat } from './heartbeat.js';
 import { Held } from './held.js';
 import { Pending, tooMany } from './limits.js';
+import type { OtherListeners } from './other-listeners.js';
 import { closeSocket, cutOff, isForHttp, refuseUpgrade, type Socket, turnAway } from './refusal.js';
 import { type SocketLimits, Sockets } from './sockets.js';
 
@@ -32,6 +33,12 @@ export interface AcceptOptions extends ConnectionOptions {
   readonly rejection?: 'http' | 'close';
   /** How often each socket is pinged, and ended if it did not answer the last time: seconds, 30 by default; 0 for never. */
   readonly heartbeat?: number;
+  /**
+   * How long an upgrade request for a path that no endpoint takes may wait for another upgrade listener of the server,
+   * before it is answered with 404: seconds, 10 by default. The longest of a server's endpoints applies. Without another
+   * listener the answer is immediate.
+   */
+  readonly unclaimedTimeout?: number;
 }
 
 /** What is needed of a `WebSocketServer` of the package `ws`. */
@@ -66,10 +73,14 @@ export class Door<S extends Socket> {
   }
 
   /** What comes in at the endpoint. */
-  readonly knock = (request: IncomingMessage, socket: Duplex, head: Buffer): void => {
+  readonly knock = (request: IncomingMessage, socket: Duplex, head: Buffer, others: OtherListeners): void => {
     // Whoever passed it on may have taken their time.
     if (socket.destroyed) return;
     const taken = this.#gate.conceal(request);
+    others.serveUnlessAnswered(socket, () => this.#decide(taken, others, request, socket, head));
+  };
+
+  #decide(taken: Taken, others: OtherListeners, request: IncomingMessage, socket: Duplex, head: Buffer): void {
     const { credentials } = this.#options;
     if (this.#pending.isFull) return refuseUpgrade(socket, this.#gate.report(tooMany()));
     let decided: Auth | Promise<Auth> | undefined;
@@ -80,16 +91,18 @@ export class Door<S extends Socket> {
       return this.#refuse(error, request, socket, head);
     }
     if (decided === undefined) this.#awaitTicket(request, socket, head);
-    else if (decided instanceof Promise) this.#wait(decided, request, socket, head);
+    else if (decided instanceof Promise) this.#wait(decided, others, request, socket, head);
     else this.#admit(decided, request, socket, head);
-  };
+  }
 
-  #wait(decided: Promise<Auth>, request: IncomingMessage, socket: Duplex, head: Buffer): void {
+  #wait(decided: Promise<Auth>, others: OtherListeners, request: IncomingMessage, socket: Duplex, head: Buffer): void {
     const over = this.#pending.begin();
     const settle = (then: (rest: Buffer) => void): void => {
       if (held.isReleased) return;
       over();
-      then(held.release());
+      const rest = held.release();
+      // Another listener may have answered in the meantime: two answers on one socket would break its protocol.
+      if (!others.haveAnswered(socket)) then(rest);
     };
     const refuse = (error: unknown) => settle((rest) => this.#refuse(error, request, socket, rest));
     const held = new Held(socket, head, this.#gate.deadline, (error) => refuse(this.#gate.report(error)));

@@ -1,40 +1,81 @@
 import type { EventEmitter } from 'node:events';
 import type { IncomingMessage } from 'node:http';
+import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { requestTarget } from '../http.js';
+import { OtherListeners } from './other-listeners.js';
+import { declineOtherProtocols, offersWebSocket, serveWithoutUpgrade } from './other-protocols.js';
 import { ignore, refuseNotFound } from './refusal.js';
 
-export type Upgrade = (request: IncomingMessage, socket: Duplex, head: Buffer) => void;
+/** @param others the server's other upgrade listeners, which may answer too. */
+export type Upgrade = (request: IncomingMessage, socket: Duplex, head: Buffer, others: OtherListeners) => void;
 
-interface Endpoint {
+/** A path of a server, and the handler of its upgrade requests. */
+export interface Endpoint {
+  /** Every path, if undefined. */
   readonly path: string | undefined;
   readonly upgrade: Upgrade;
+  /** How long a request for another path may wait for another listener: seconds. */
+  readonly unclaimedTimeout: number;
 }
 
-/** One listener a server, so that several endpoints share it and what nobody takes is answered. */
-const endpoints = new WeakMap<EventEmitter, Set<Endpoint>>();
+const routers = new WeakMap<EventEmitter, UpgradeRouter>();
 
-/** Sends a server's upgrades of a path, or of all that no other endpoint before it takes, to a function. */
-export function addEndpoint(server: EventEmitter, path: string | undefined, upgrade: Upgrade): () => void {
-  const known = endpoints.get(server) ?? listen(server);
-  if ([...known].some((other) => other.path === path)) {
-    throw new TypeError(`the server has sockets at ${path ?? 'every path'} already: give these a path of their own`);
+/**
+ * Sends a server's upgrade requests for a path to a handler. Without a path, the handler gets every request that no
+ * endpoint before it takes.
+ *
+ * @returns a function that removes the endpoint.
+ * @throws TypeError if the server has an endpoint at that path.
+ */
+export function addEndpoint(server: EventEmitter, endpoint: Endpoint): () => void {
+  const router = routers.get(server) ?? new UpgradeRouter(server);
+  routers.set(server, router);
+  return router.add(endpoint);
+}
+
+/** Listens for a server's upgrade requests: one listener for all endpoints. */
+class UpgradeRouter {
+  readonly #server: EventEmitter;
+  readonly #endpoints = new Set<Endpoint>();
+  readonly #others: OtherListeners;
+  #unclaimedTimeout = 0;
+
+  constructor(server: EventEmitter) {
+    const others = new OtherListeners(server, 2);
+    this.#server = server;
+    this.#others = others;
+    server.prependListener('upgrade', (_: IncomingMessage, socket: Duplex) => others.noteArrival(socket));
+    server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) =>
+      this.#route(request, socket, head),
+    );
+    declineOtherProtocols(server, others);
   }
-  const endpoint = { path, upgrade };
-  known.add(endpoint);
-  return () => known.delete(endpoint);
-}
 
-function listen(server: EventEmitter): Set<Endpoint> {
-  const known = new Set<Endpoint>();
-  endpoints.set(server, known);
-  server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+  add(endpoint: Endpoint): () => void {
+    const { path, unclaimedTimeout } = endpoint;
+    if ([...this.#endpoints].some((other) => other.path === path)) {
+      throw new TypeError(`the server has sockets at ${path ?? 'every path'} already: give these a path of their own`);
+    }
+    this.#endpoints.add(endpoint);
+    this.#unclaimedTimeout = Math.max(this.#unclaimedTimeout, unclaimedTimeout);
+    return () => this.#endpoints.delete(endpoint);
+  }
+
+  #route(request: IncomingMessage, socket: Duplex, head: Buffer): void {
+    const others = this.#others;
     socket.on('error', ignore);
-    const { path } = requestTarget(request);
-    const endpoint = [...known].find((candidate) => candidate.path === undefined || candidate.path === path);
-    if (endpoint) endpoint.upgrade(request, socket, head);
-    // Somebody else's listener may know the path.
-    else if (server.listenerCount('upgrade') === 1) refuseNotFound(socket);
-  });
-  return known;
+    if (others.haveAnswered(socket)) return;
+    if (!offersWebSocket(request)) {
+      return others.serveUnlessAnswered(socket, () => serveWithoutUpgrade(this.#server, request, socket as Socket));
+    }
+    const endpoint = this.#find(requestTarget(request).path);
+    if (endpoint) endpoint.upgrade(request, socket, head, others);
+    else if (others.exist) others.leaveToThem(socket, this.#unclaimedTimeout);
+    else refuseNotFound(socket);
+  }
+
+  #find(path: string): Endpoint | undefined {
+    return [...this.#endpoints].find((endpoint) => endpoint.path === undefined || endpoint.path === path);
+  }
 }

@@ -35,12 +35,12 @@ export function acceptUpgrades<S extends Socket>(
   }
   checkOptions('acceptUpgrades', options, acceptRules);
   checkUse(waa, options);
-  const { path, credentials } = options;
+  const { path, credentials, unclaimedTimeout = 10 } = options;
   if (path !== undefined) checkReach(waa, path, options);
   if (credentials?.includes('subprotocol') && !wss.listeners('headers').includes(selectTokenProtocol)) {
     wss.on('headers', selectTokenProtocol);
   }
-  return addEndpoint(server, path, new Door(wss, waa, options).knock);
+  return addEndpoint(server, { path, upgrade: new Door(wss, waa, options).knock, unclaimedTimeout });
 }
 
 /**

@@ -46,6 +46,20 @@ export function refuseNotFound(socket: Duplex): void {
   answer(socket, 'HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n');
 }
 
+/** Rejects a request that offers another protocol than WebSocket and cannot be served without it (RFC 9110, 15.5.22). */
+export function refuseOtherProtocol(socket: Duplex): void {
+  const body = 'This server switches to no protocol but websocket. Send the request without the Upgrade header.\n';
+  const head = [
+    'HTTP/1.1 426 Upgrade Required',
+    'Connection: Upgrade, close',
+    'Upgrade: websocket',
+    'Content-Type: text/plain',
+    `Content-Length: ${body.length}`,
+    'Cache-Control: no-store',
+  ];
+  answer(socket, `${head.join('\r\n')}\r\n\r\n${body}`);
+}
+
 /** Whether to say it by HTTP, however refusals are said otherwise: nobody is to take such a socket for accepted. */
 export function isForHttp({ code, handshake }: WebauthError): boolean {
   return code === 'ERR_ORIGIN_REFUSED' || code === 'ERR_PLAIN_REFUSED' || handshake?.always === true;

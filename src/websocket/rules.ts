@@ -73,6 +73,7 @@ export const acceptRules: Rules<AcceptOptions> = {
   path: [(value) => typeof value === 'string' && /^\/[^?#]*$/.test(value), 'begins with / and has no query'],
   rejection: [(value) => value === 'http' || value === 'close', "is 'http' or 'close'"],
   heartbeat: seconds,
+  unclaimedTimeout: positive,
 };
 
 function isCredential(name: string): boolean {

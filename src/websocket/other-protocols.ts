@@ -1,0 +1,51 @@
+import type { EventEmitter } from 'node:events';
+import { type IncomingMessage, type Server, ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
+import type { OtherListeners } from './other-listeners.js';
+import { cutOff, refuseOtherProtocol } from './refusal.js';
+
+/** Whether the `Upgrade` header offers the WebSocket protocol (RFC 6455, 4.2.1). */
+export function offersWebSocket({ headers }: IncomingMessage): boolean {
+  const offered = headers.upgrade ?? '';
+  return offered === 'websocket' || offered.split(',').some((one) => one.trim().toLowerCase() === 'websocket');
+}
+
+/**
+ * Has Node itself serve requests that offer another protocol as ordinary ones, where it can (from 22.21 and 24.9 on) and
+ * no other upgrade listener may want them.
+ */
+export function declineOtherProtocols(server: EventEmitter, others: OtherListeners): void {
+  const upgradable = server as { shouldUpgradeCallback?: (request: IncomingMessage) => boolean };
+  const { shouldUpgradeCallback: before } = upgradable;
+  if (before === undefined) return;
+  upgradable.shouldUpgradeCallback = function (this: unknown, request) {
+    const isOrdinary = !offersWebSocket(request) && !others.exist && server.listenerCount('request') > 0;
+    return !isOrdinary && before.call(this, request);
+  };
+}
+
+/**
+ * Serves an upgrade request that offers another protocol, such as `h2c`, as if it offered none (RFC 9110, 7.8). The
+ * connection closes after the response. A request with a body is rejected with 426, since Node does not parse the body.
+ */
+export function serveWithoutUpgrade(server: EventEmitter, request: IncomingMessage, socket: Socket): void {
+  if (hasBody(request) || server.listenerCount('request') === 0) return refuseOtherProtocol(socket);
+  const response = new ServerResponse(request);
+  response.shouldKeepAlive = false;
+  response.assignSocket(socket);
+  response.once('finish', () => endInOrder(socket));
+  // Node removed its own listeners for both when it emitted the upgrade.
+  socket.on('drain', () => response.emit('drain'));
+  socket.on('end', () => (server as Server & { httpAllowHalfOpen?: boolean }).httpAllowHalfOpen || socket.end());
+  socket.resume();
+  server.emit('request', request, response);
+}
+
+function hasBody({ headers }: IncomingMessage): boolean {
+  return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) !== 0;
+}
+
+function endInOrder(socket: Socket): void {
+  socket.end();
+  if (!socket.closed) cutOff(socket);
+}

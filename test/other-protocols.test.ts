@@ -1,0 +1,179 @@
+import { once } from 'node:events';
+import { createServer, type RequestListener, type Server } from 'node:http';
+import { type AddressInfo, connect, type Socket } from 'node:net';
+import { Readable } from 'node:stream';
+import express from 'express';
+import { describe, expect, it, onTestFinished, vi } from 'vitest';
+import { WebSocketServer } from 'ws';
+import { webauth } from '../src/express/index.js';
+import { createWAA, type WAA } from '../src/waa.js';
+import { acceptUpgrades } from '../src/websocket/index.js';
+import { clock, secret, wls } from './site.js';
+
+interface Application {
+  readonly server: Server;
+  readonly port: number;
+  readonly waa: WAA;
+  readonly connections: Set<Socket>;
+}
+
+async function start(serve?: (waa: WAA) => RequestListener, listen: (server: Server) => void = () => {}) {
+  const server = createServer();
+  const connections = new Set<Socket>();
+  server.on('connection', (socket) => {
+    connections.add(socket);
+    socket.on('close', () => connections.delete(socket));
+  });
+  await once(server.listen(0, '127.0.0.1'), 'listening');
+  const { port } = server.address() as AddressInfo;
+  const waa = createWAA({ baseUrl: `http://localhost:${port}`, secret, wls: wls.profile, now: clock.now });
+  if (serve) server.on('request', serve(waa));
+  acceptUpgrades(server, new WebSocketServer({ noServer: true }), waa, { path: '/live' });
+  listen(server);
+  onTestFinished(async () => {
+    for (const socket of connections) socket.destroy();
+    server.close();
+    await waa.close();
+  });
+  return { server, port, waa, connections } satisfies Application;
+}
+
+/** An application with a public page, a guarded page and an echo of the request. */
+function pages(waa: WAA): RequestListener {
+  const app = express();
+  const auth = webauth(waa);
+  app.use(auth);
+  app.get('/', (_, response) => void response.send('public'));
+  app.get('/private', auth.require(), ({ auth: user }, response) => void response.send(`for ${user?.principal}`));
+  app.get('/large', (_, response) => void Readable.from(large()).pipe(response));
+  app.post('/form', (request, response) => void request.pipe(response));
+  app.use(auth.failurePage);
+  return app;
+}
+
+/** More than any buffer on the way holds. */
+const LARGE = 64 * 1024 * 1024;
+function* large(): Generator<Buffer> {
+  const chunk = Buffer.alloc(64 * 1024, 'x');
+  for (let sent = 0; sent < LARGE; sent += chunk.length) yield chunk;
+}
+
+const h2c = [
+  'Connection: Upgrade, HTTP2-Settings',
+  'Upgrade: h2c',
+  'HTTP2-Settings: AAEAAEAAAAIAAAAAAAMAAAAAAAQBAAAAAAUAAEAAAAYABgAA',
+];
+
+function send({ port }: Application, line: string, lines: readonly string[], body = ''): Socket {
+  const socket = connect(port, '127.0.0.1').on('error', () => {});
+  socket.write(`${line} HTTP/1.1\r\nHost: localhost:${port}\r\n${lines.join('\r\n')}\r\n\r\n${body}`);
+  return socket;
+}
+
+async function answerTo(...given: Parameters<typeof send>): Promise<string> {
+  let text = '';
+  for await (const chunk of send(...given)) text += chunk;
+  return text;
+}
+
+describe.each<[string, (server: Server) => void]>([
+  ['as the only listener', () => {}],
+  ['beside another listener', (server) => server.on('upgrade', () => {})],
+])('acceptUpgrades() %s: a request that offers another protocol', (_, listen) => {
+  it.each([
+    ['h2c', h2c],
+    ['TLS (RFC 2817)', ['Connection: Upgrade', 'Upgrade: TLS/1.0']],
+    ['several', ['Connection: upgrade', 'Upgrade: h2c, IRC/6.9']],
+    ['an empty name', ['Connection: Upgrade', 'Upgrade: ,']],
+  ])('is served as an ordinary request: %s', async (_, lines) => {
+    const application = await start(pages, listen);
+    const answer = await answerTo(application, 'GET /', [...lines, 'Connection: close']);
+    expect(answer).toMatch(/^HTTP\/1\.1 200 OK\r\n(.*\r\n)*Connection: close\r\n(.*\r\n)*\r\npublic$/);
+    await vi.waitFor(() => expect(application.connections.size).toBe(0), 5000);
+  });
+
+  it('passes the guards of the application like any other', async () => {
+    const application = await start(pages, listen);
+    const refused = await answerTo(application, 'GET /private', [...h2c, 'Connection: close']);
+    expect(refused).toMatch(/^HTTP\/1\.1 401 /);
+    const { location, nonce } = application.waa.startLogin('/');
+    const { cookie } = await application.waa.finishLogin(wls.respond(location), nonce);
+    const session = `Cookie: ${application.waa.cookies.session}=${cookie}`;
+    const answer = await answerTo(application, 'GET /private', [...h2c, session, 'Connection: close']);
+    expect(answer).toMatch(/^HTTP\/1\.1 200 OK\r\n.*\r\n\r\nfor test0001$/s);
+  });
+
+  it('gets the headers alone for HEAD', async () => {
+    const application = await start(pages, listen);
+    const answer = await answerTo(application, 'HEAD /', [...h2c, 'Connection: close']);
+    expect(answer).toMatch(/^HTTP\/1\.1 200 OK\r\n.*\r\n\r\n$/s);
+  });
+
+  it('receives a response larger than all buffers, read slowly', async () => {
+    const application = await start(pages, listen);
+    const client = send(application, 'GET /large', [...h2c, 'Connection: close']);
+    await once(client, 'readable');
+    let length = 0;
+    for await (const chunk of client) length += chunk.length;
+    expect(length).toBeGreaterThan(LARGE);
+  });
+
+  it('releases the connection of a client that leaves before the response', async () => {
+    const closed = vi.fn();
+    const application = await start(() => (_, response) => void response.on('close', closed), listen);
+    const arrived = once(application.server, 'request');
+    const client = send(application, 'GET /', h2c);
+    await arrived;
+    client.end();
+    await vi.waitFor(() => expect([application.connections.size, closed.mock.calls.length]).toEqual([0, 1]), 5000);
+  });
+});
+
+describe('acceptUpgrades(): a request with a body that offers another protocol', () => {
+  const isNative = 'shouldUpgradeCallback' in createServer();
+
+  it.each([
+    ['Content-Length', 'Content-Length: 4', 'body'],
+    ['chunks', 'Transfer-Encoding: chunked', '4\r\nbody\r\n0\r\n\r\n'],
+  ])('is served where Node can parse it, and rejected with 426 elsewhere: %s', async (_, line, body) => {
+    const application = await start(pages);
+    const answer = await answerTo(application, 'POST /form', [...h2c, line, 'Connection: close'], body);
+    if (isNative) expect(answer).toMatch(/^HTTP\/1\.1 200 OK\r\n.*body/s);
+    else
+      expect(answer).toMatch(
+        /^HTTP\/1\.1 426 Upgrade Required\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n/,
+      );
+  });
+
+  it('does not take the body for another request', async () => {
+    const requests = vi.fn();
+    const application = await start(() => (request, response) => {
+      requests(request.url);
+      response.end();
+    });
+    const smuggled = 'GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n';
+    const lines = [...h2c, `Content-Length: ${smuggled.length}`, 'Connection: close'];
+    await answerTo(application, 'POST /form', lines, smuggled);
+    await answerTo(application, 'GET /next', [...h2c, 'Connection: close'], smuggled);
+    expect(requests.mock.calls.flat()).not.toContain('/smuggled');
+  });
+});
+
+describe('acceptUpgrades(): a request that offers another protocol', () => {
+  it('is left to a listener that answers it', async () => {
+    const serve = vi.fn();
+    const application = await start(
+      () => serve,
+      (server) =>
+        server.on('upgrade', (_, socket) => socket.end('HTTP/1.1 101 Switching Protocols\r\nUpgrade: tcp\r\n\r\n')),
+    );
+    expect(await answerTo(application, 'GET /', ['Connection: Upgrade', 'Upgrade: tcp'])).toMatch(/^HTTP\/1\.1 101 /);
+    expect(serve).not.toHaveBeenCalled();
+  });
+
+  it('is rejected where the server has no request listener', async () => {
+    const application = await start();
+    const answer = await answerTo(application, 'GET /', [...h2c]);
+    expect(answer).toMatch(/^HTTP\/1\.1 426 /);
+  });
+});
