@@ -120,6 +120,14 @@ describe('acceptUpgrades(): an upgrade request for a path without an endpoint', 
     await vi.waitFor(() => expect(application.connections.size).toBe(0), 5000);
   });
 
+  it('releases its descriptor over TLS, too', async () => {
+    const application = await start({ secure: true, after: (server) => server.on('upgrade', count) });
+    const client = await connectTo(application, true);
+    client.end(handshake([`Host: localhost:${application.port}`], '/other'));
+    expect(await readAll(client)).toMatch(/^HTTP\/1\.1 404 /);
+    await vi.waitFor(() => expect(application.connections.size).toBe(0), 5000);
+  });
+
   it.each(['reset', 'data and FIN', 'FIN within the same packet'])('releases its descriptor after %s', async (how) => {
     const application = await start({
       accept: { path: '/live', unclaimedTimeout: 0.5 },
@@ -239,25 +247,25 @@ describe('acceptUpgrades(): an upgrade request that another listener answers', (
   });
 
   it('is left alone where the other listener answers while a ticket is redeemed', async () => {
-    const answer = 'HTTP/1.1 418 Mine\r\nContent-Length: 0\r\n\r\n';
-    let redeemed = () => {};
+    const answer = 'HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n';
+    let admit: (fine: boolean) => void = count;
+    const authorise = () => new Promise<boolean>((done) => (admit = done));
+    const answerLate = async (_: IncomingMessage, socket: Duplex) => {
+      await vi.waitFor(() => expect(admit).not.toBe(count));
+      socket.write(answer);
+      admit(true);
+      await new Promise((done) => setTimeout(done, 100));
+      socket.end('and no more');
+    };
     const application = await start({
-      accept: { credentials: ['query'], authorise: () => new Promise((done) => (redeemed = () => done(true))) },
-      after: (server) =>
-        server.on('upgrade', (_, socket) =>
-          setImmediate(() => {
-            socket.end(answer);
-            redeemed();
-          }),
-        ),
+      accept: { credentials: ['query'], authorise },
+      after: (server) => server.on('upgrade', answerLate),
     });
     const { cookie } = await sessionOf(application);
     const { ticket } = await application.waa.makeTicket(cookie?.split('=')[1]);
-    const connected = vi.fn();
-    application.wss.on('connection', connected);
     const client = open(application, `/?ticket=${ticket}`, [`Origin: ${application.origin}`]);
-    expect(await readAll(client)).toBe(answer);
-    expect(connected).not.toHaveBeenCalled();
+    expect(await readAll(client)).toBe(`${answer}and no more`);
+    expect(application.wss.clients.size).toBe(0);
   });
 
   it('is left to Socket.IO with destroyUpgrade: false, and abandoned ones are answered', async () => {

@@ -8,7 +8,7 @@ import { declineOtherProtocols, offersWebSocket, serveWithoutUpgrade } from './o
 import { ignore, refuseNotFound } from './refusal.js';
 
 /** @param others the server's other upgrade listeners, which may answer too. */
-export type Upgrade = (request: IncomingMessage, socket: Duplex, head: Buffer, others: OtherListeners) => void;
+type Upgrade = (request: IncomingMessage, socket: Duplex, head: Buffer, others: OtherListeners) => void;
 
 /** A path of a server, and the handler of its upgrade requests. */
 export interface Endpoint {

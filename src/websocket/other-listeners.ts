@@ -63,8 +63,6 @@ export class OtherListeners {
     if (socket.destroyed || socket.readableEnded) return this.reject(socket);
     waiting.set(socket, { listeners: this, due: performance.now() + timeout * 1000 });
     socket.once('end', rejectSocket).once('close', forgetSocket);
-    // Starts reading into the socket's own buffer, which reports FIN and leaves the data to another listener.
-    socket.read(0);
     timer ??= setInterval(sweep, SWEEP_EVERY).unref();
     if (waiting.size > MAX_WAITING) rejectOldest();
   }
