@@ -171,7 +171,10 @@ function links(waa: WAA, error: WebauthError, lost: boolean): Html {
   const label = error instanceof SessionError && error.status === 401 ? 'Log in' : 'Try again';
   // What was sent stays with this page, for as long as it is not left.
   const tab = lost && html` target="_blank" rel="noopener"`;
-  return html`<p><a class="button main" href="${error.loginUrl ?? waa.loginUrl('')}"${tab}>${label}</a></p>`;
+  // The logout also removes cookies that a sibling host has set beside ours.
+  const out = error.code === 'ERR_SESSION_INVALID' && html`<a class="button" href="${waa.routes.logout}">Log out</a>`;
+  return html`<p class="row"><a class="button main" href="${error.loginUrl ?? waa.loginUrl('')}"${tab}>${label}</a>
+    ${out}</p>`;
 }
 
 /** Who may be logged in, if that is known. */
