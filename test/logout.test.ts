@@ -220,6 +220,16 @@ describe.each(frameworks)('%s: POST /webauth/logout', (_, framework) => {
       expect((await other.get('/app/private')).text).toBe('test0001');
     });
 
+    it('revokes nothing of the user elsewhere without the binding cookie while the store is away', async () => {
+      const other = new Browser(site.address);
+      await other.logIn('/app/private');
+      store.lagging = Number.POSITIVE_INFINITY;
+      const answer = await logOut(cookies(cookie), '?everywhere=yes');
+      store.lagging = 0;
+      expect([answer.status, answer.set]).toEqual([503, []]);
+      expect((await other.get('/app/private')).text).toBe('test0001');
+    });
+
     it('leaves the victim’s other sessions when an attacker plants a session of their own', async () => {
       const attacker = new Browser(site.address);
       await attacker.logIn('/app/private', { principal: 'test0002' });
@@ -335,6 +345,14 @@ describe.each(frameworks)('%s: POST /webauth/logout', (_, framework) => {
     user.plant(SESSION, elsewhere);
     expect((await user.post('/webauth/logout')).status).toBe(303);
     expect([user.cookie(SESSION), outcome(other, elsewhere)]).toEqual([undefined, 'ERR_SESSION_REVOKED']);
+  });
+
+  it('needs no second page at the second button when it can revoke the session after all', async () => {
+    await user.logIn();
+    const cookie = user.cookie(SESSION) as string;
+    const answer = await user.post('/webauth/logout?here=yes');
+    expect([answer.status, answer.location]).toEqual([303, `${site.address}/webauth/logout`]);
+    expect(outcome(site.waa, cookie)).toBe('ERR_SESSION_REVOKED');
   });
 
   it.each(['HEAD', 'DELETE', 'PUT'])('takes no %s, which revokes and clears nothing', async (method) => {
