@@ -139,7 +139,7 @@ describe.skipIf(executablePath === undefined)('https under cam.ac.uk', () => {
         expect(await frame.content()).not.toContain('test0001');
       }
       for (const path of ours.slice(1)) expectArrived(`GET ${path}`, undefined);
-      expectArrived('GET /', undefined, undefined);
+      expectArrived('GET /', undefined);
       complaints.expect(/frame-ancestors/);
     }),
   );
