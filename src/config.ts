@@ -90,7 +90,8 @@ export interface LogEvent {
   /**
    * `start`: of how the application is configured; `store`: the store of sessions failed; `login started`: a browser was sent to the login
    * service; `login`: a session began; `step-up`: one began in place of the same person's, with what a page asked for;
-   * `refused`: a request was, and `code` says why; `logout`: a session was ended, by its person or by the program;
+   * `refused`: a request was, and `code` says why; `logout`: a session was ended, by its person or by the program, or,
+   * as a warning, its cookie was removed from a browser and it may live on;
    * `revoked`: sessions were ended otherwise; `blocked`: a person was, or is no longer; `token`: one was made or revoked.
    */
   readonly event:

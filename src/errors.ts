@@ -51,12 +51,15 @@ export const errorTable = {
   ERR_DEADLINE: { ...session, status: 408, close: 4408 },
   ERR_LIMIT_REACHED: { ...session, status: 429, close: 4429 },
   ERR_STORE_UNAVAILABLE: { ...session, status: 503, close: 1013 },
+  ERR_LOGOUT_INCOMPLETE: { ...session, status: 503, close: 1013 },
 
   ERR_PRINCIPAL_REFUSED: authorisation,
   ERR_PTAGS_REFUSED: authorisation,
   ERR_SCOPE_REFUSED: authorisation,
   ERR_ORIGIN_REFUSED: authorisation,
   ERR_PLAIN_REFUSED: authorisation,
+  ERR_NAVIGATION_REQUIRED: authorisation,
+  ERR_PREFETCH_REFUSED: { ...authorisation, status: 503, close: 1013 },
 } as const satisfies Record<string, Row>;
 
 /** A stable name for what went wrong. */

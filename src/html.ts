@@ -24,6 +24,8 @@ export interface PageOptions {
   readonly status?: number;
   /** Origins, beside our own, to which its forms may lead. */
   readonly formAction?: readonly string[];
+  /** Whether pages of any origin may frame it: false. */
+  readonly framed?: boolean;
   /** A script, run by its hash. */
   readonly script?: string;
   /** The path of a module, of this origin, which may import others of it. */
@@ -36,9 +38,9 @@ export interface PageOptions {
   readonly frames?: readonly string[];
 }
 
-/** Answers with a page that nobody may frame, store or add scripts to. */
+/** Answers with a page that nobody may store or add scripts to, nor frame, unless the options say so. */
 export function sendPage(response: ServerResponse, title: string, body: Html, options: PageOptions = {}): void {
-  const { status = 200, formAction = [], script, module, connect = ["'none'"], frames = [] } = options;
+  const { status = 200, formAction = [], script, module, connect = ["'none'"], frames = [], framed = false } = options;
   const page = render(title, body, options);
   response.writeHead(status, {
     'Content-Type': 'text/html; charset=utf-8',
@@ -52,10 +54,10 @@ export function sendPage(response: ServerResponse, title: string, body: Html, op
       `connect-src ${connect.join(' ')}`,
       ...(frames.length > 0 ? [`frame-src ${frames.join(' ')}`] : []),
       `form-action ${["'self'", ...formAction].join(' ')}`,
-      "frame-ancestors 'none'",
+      ...(framed ? [] : ["frame-ancestors 'none'"]),
       "base-uri 'none'",
     ].join('; '),
-    'X-Frame-Options': 'DENY',
+    ...(framed ? {} : { 'X-Frame-Options': 'DENY' }),
     'X-Content-Type-Options': 'nosniff',
     'Referrer-Policy': 'same-origin',
   });

@@ -22,19 +22,33 @@ const parseCookies = cookieParser();
  * @throws SessionError if it was sent twice, or as something other than a text.
  */
 export function readCookie(request: IncomingMessage, name: string): string | undefined {
-  const header = request.headers.cookie;
-  if (header === undefined || !header.includes(name)) return undefined;
-  // The parser gets nothing else: others' cookies can be made to take it long. And of two of ours, which another host
-  // of the same domain can add, parsers keep the first; we want neither.
-  const [pair, second] = header.split(';').filter((one) => isNamed(one, name));
+  // Of two of ours, which another host of the same domain can add, parsers keep the first; we want neither.
+  const [pair, second] = pairsNamed(request, name);
   if (pair === undefined) return undefined;
   if (second !== undefined) throw new SessionError('ERR_SESSION_INVALID', `the cookie ${name} was sent twice`);
-  // On an object of its own, since it does its work once a request: the application's parser may know secrets.
-  const parsed: { headers: { cookie: string }; cookies?: Record<string, unknown> } = { headers: { cookie: pair } };
-  parseCookies(parsed as never, {} as never, () => {});
-  const value = parsed.cookies?.[name];
+  const value = parsePair(pair, name);
   if (value === undefined || typeof value === 'string') return value;
   throw new SessionError('ERR_SESSION_INVALID', `the cookie ${name} is not a plain text`);
+}
+
+/** All values of a cookie, in the order in which they were sent; an empty one stands for a value that is no text. */
+export function readCookies(request: IncomingMessage, name: string): string[] {
+  return pairsNamed(request, name).map((pair) => {
+    const value = parsePair(pair, name);
+    return typeof value === 'string' ? value : '';
+  });
+}
+
+function pairsNamed({ headers: { cookie = '' } }: IncomingMessage, name: string): string[] {
+  return cookie.includes(name) ? cookie.split(';').filter((one) => isNamed(one, name)) : [];
+}
+
+/** The parser gets one pair at a time: other cookies can be made to take it long. */
+function parsePair(cookie: string, name: string): unknown {
+  // On an object of its own, since it does its work once a request: the application's parser may know secrets.
+  const parsed: { headers: { cookie: string }; cookies?: Record<string, unknown> } = { headers: { cookie } };
+  parseCookies(parsed as never, {} as never, () => {});
+  return parsed.cookies?.[name];
 }
 
 /** The cookies that make a session: its own, and the anchor if there is one. @throws SessionError as readCookie. */
@@ -85,6 +99,38 @@ export function formatCookie(name: string, value: string, options: CookieOptions
   const age = maxAge === undefined ? '' : `; Max-Age=${maxAge}`;
   const site = partitioned ? '; SameSite=None; Partitioned' : '; SameSite=Lax';
   return `${name}=${value}; Path=${path}${age}; HttpOnly${site}${secure ? '; Secure' : ''}`;
+}
+
+/** Most `Set-Cookie` lines that remove stray cookies: proxies bound the size of a response's head. */
+const MAX_REMOVALS = 40;
+
+/**
+ * `Set-Cookie` lines that remove a cookie from every path and domain from which a browser sends it to an address:
+ * there a sibling host (cookie tossing) or another configuration may have set it. None for the prefix `__Host-`, which
+ * browsers accept in one place only.
+ */
+export function formatRemovals(name: string, { protocol, hostname, pathname }: URL): string[] {
+  if (name.startsWith('__Host-')) return [];
+  const secure = protocol === 'https:' ? '; Secure' : '';
+  const domains = ['', ...parentDomains(hostname).map((domain) => `; Domain=${domain}`)];
+  const lines = parentPaths(pathname).flatMap((path) =>
+    domains.map((domain) => `${name}=; Path=${path}${domain}; Max-Age=0${secure}`),
+  );
+  return lines.slice(0, MAX_REMOVALS);
+}
+
+/** A host name and its parents, without the top level; none for an IP address. */
+function parentDomains(hostname: string): string[] {
+  if (/^[\d.]+$|:/.test(hostname)) return [];
+  const labels = hostname.split('.');
+  return labels.slice(0, -1).map((_, i) => labels.slice(i).join('.'));
+}
+
+/** The cookie paths that match a path (RFC 6265, 5.1.4), the shortest first. */
+function parentPaths(pathname: string): string[] {
+  const ends = [...pathname.matchAll(/\//g)].map(({ index }) => index);
+  const paths = ends.flatMap((end) => [pathname.slice(0, end), pathname.slice(0, end + 1)]);
+  return [...new Set([...paths, pathname])].filter((path) => path !== '');
 }
 
 /** The application's own origins, and others that were named beside them. */
@@ -179,6 +225,24 @@ export function retryAfter(status: number): string | undefined {
 /** Whether a person's browser is going to a page, so that it can be sent elsewhere to log in. */
 export function isNavigation(request: IncomingMessage): boolean {
   return (request.method === 'GET' || request.method === 'HEAD') && wantsPage(request);
+}
+
+/** Destinations (Fetch, 2.2.5) of pages inside of another page. */
+const frames: ReadonlySet<string> = new Set(['iframe', 'frame', 'object', 'embed', 'fencedframe']);
+
+/**
+ * Purpose of a request according to its browser: a page of a window, a page inside of another page, part of a page, or
+ * a copy in case the user goes there. A request without these headers counts as a page of a window.
+ */
+export function purposeOf({ headers }: IncomingMessage): 'window' | 'frame' | 'part' | 'prefetch' {
+  if (/\bprefetch\b/i.test(`${headers['sec-purpose']} ${headers['purpose']}`)) return 'prefetch';
+  const mode = headers['sec-fetch-mode'];
+  if (mode === undefined) return 'window';
+  if (mode !== 'navigate') return 'part';
+  // A service worker that passes a navigation through sends `empty`.
+  const destination = String(headers['sec-fetch-dest'] ?? 'document');
+  if (destination === 'document' || destination === 'empty') return 'window';
+  return frames.has(destination) ? 'frame' : 'part';
 }
 
 /** Whether the answer is for a person to read, rather than for a program. */

@@ -284,22 +284,48 @@ export class WAA {
     this.log('info', 'logout', 'a session was ended', auth);
   }
 
-  /**
-   * What a session cookie says, though its session may be over, or the store away: only to end it.
-   * @throws SessionError if it is not ours, or was ended.
-   */
-  peekSession(cookie: string, anchor?: string): Auth {
-    return this.#sessions.peek(cookie, anchor);
+  /** As `endSession`, for a peeked session, of whichever login service, which may be revoked already. */
+  async endPeeked(auth: Auth): Promise<void> {
+    if (await this.#sessions.logOutPeeked(auth)) this.log('info', 'logout', 'a session was ended', auth);
   }
 
-  /** Whether a session has come to its end by the clock. */
-  isOver({ expires }: Auth): boolean {
-    return expires.getTime() <= this.#now().getTime();
+  /**
+   * Opens a session cookie, only to revoke its session: that may have expired, have been revoked, have lost its binding
+   * cookie or have begun with another login service, and the store may be unreachable.
+   * @throws SessionError if no secret of this application sealed it.
+   */
+  peekSession(cookie: string): Auth {
+    return this.#sessions.peek(cookie);
+  }
+
+  /** Whether a peeked session is bound to that binding cookie. */
+  isBound(auth: Auth, anchor: string | undefined): boolean {
+    return this.#sessions.isBound(auth, anchor);
+  }
+
+  /** Whether all that this process knows speaks for a peeked session, though the store may be unreachable. */
+  isTrusted(auth: Auth, anchor: string | undefined): boolean {
+    return this.#sessions.isTrusted(auth, anchor);
+  }
+
+  /** Whether a peeked session is known to be revoked, or to be none that the store knows. */
+  isRevoked(auth: Auth): boolean {
+    return this.#sessions.isRevoked(auth);
+  }
+
+  /** Whether a session can be used no more, by the clock, with whichever copy of its cookie. */
+  isOver(auth: Auth): boolean {
+    return this.#sessions.endOf(auth) <= this.#now();
   }
 
   /** Ends a session in whose place another one has begun; others of the browser go on. */
   async retireSession(auth: Auth): Promise<void> {
     this.#checkOwn(auth);
+    await this.retirePeeked(auth);
+  }
+
+  /** As `retireSession`, for a peeked session, of whichever login service. */
+  async retirePeeked(auth: Auth): Promise<void> {
     await this.#sessions.revoke(auth);
     this.log('info', 'revoked', 'a session was replaced by that of another login', auth);
   }

@@ -287,8 +287,8 @@ describe('what is stored gives nobody a session', () => {
     }
     expect(opened).toBe(0);
     // It would have shown: a live session opens in its own application, and in no other.
-    const { cookie, anchor } = liveSession(hour.people, one);
-    for (const waa of [one, two]) await tries(() => waa.peekSession(cookie, anchor));
+    const { cookie } = liveSession(hour.people, one);
+    for (const waa of [one, two]) await tries(() => waa.peekSession(cookie));
     expect(opened).toBe(1);
   });
 

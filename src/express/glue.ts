@@ -1,15 +1,18 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { type Demands, formatDemands, parseDemands } from '../demands.js';
 import { digest } from '../digest.js';
-import { type ErrorCode, SessionError, VerificationError, WebauthError } from '../errors.js';
+import { AuthorisationError, SessionError, VerificationError, WebauthError } from '../errors.js';
 import {
   checkFormOrigin,
   formatCookie,
+  formatRemovals,
   isNavigation,
   isSafe,
   offersScheme,
+  purposeOf,
   rawTarget,
   readCookie,
+  readCookies,
   readScheme,
   readSession,
   refuseMethod,
@@ -20,7 +23,7 @@ import { responseFromQuery } from '../response.js';
 import type { Auth } from '../session/session.js';
 import type { Requirements, WAA } from '../waa.js';
 import { keepPrivate, setLate } from './late.js';
-import { sendLogout } from './pages.js';
+import { sendLogout, sendRemoved } from './pages.js';
 
 export type Next = (error?: unknown) => void;
 
@@ -200,7 +203,9 @@ export class Glue {
     // Of a cookie that nobody made, people are told: to send them to log in, again and again, would hide it.
     const invalid = problem.code === 'ERR_SESSION_INVALID';
     const canLogIn = problem.status === 401 && (!invalid || problem.cookie === 'foreign');
-    if (canLogIn && isNavigation(request)) {
+    const purpose = purposeOf(request);
+    if (canLogIn && isNavigation(request) && purpose === 'prefetch') return this.#fail(prefetched(), response, next);
+    if (canLogIn && isNavigation(request) && purpose === 'window') {
       const need = { returnTo, demands, problem };
       return this.#run((...at) => this.#redirectToLogin(need, ...at), request, response, next);
     }
@@ -252,6 +257,7 @@ export class Glue {
     const query = new URLSearchParams(requestTarget(request).query);
     const returnTo = query.get('return') ?? '';
     const demands = parseDemands(query);
+    this.#checkNavigation(request, returnTo, demands);
     const visitor = this.#visitor(request);
     const problem = visitor.auth ? demands && this.#waa.unmet(visitor.auth, demands) : visitor.problem;
     if (problem?.status === 503) throw problem;
@@ -263,14 +269,13 @@ export class Glue {
 
   async #callback(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const { origin, cookies } = this.#waa;
+    this.#checkNavigation(request, '');
     const encoded = responseFromQuery(requestTarget(request).query);
-    const { auth, problem } = this.#visitor(request);
+    const { auth } = this.#visitor(request);
     const anchor = cookies.anchor && readCookie(request, cookies.anchor);
     const login = await this.#waa.finishLogin(encoded, readCookie(request, cookies.login), auth, anchor);
     if (login.cookie !== undefined) {
-      // A session that is idle here may be kept in use by whoever else has its cookie.
-      const idle = problem?.code === 'ERR_SESSION_IDLE' ? this.#peek(request, problem) : undefined;
-      if (idle) await this.#waa.retireSession(idle);
+      await this.#retireReplaced(request, response, auth);
       this.#waa.note(login.auth, request.headers['user-agent']);
       if (cookies.anchor && login.anchor !== undefined) this.#setCookie(response, cookies.anchor, login.anchor);
       response.appendHeader('Set-Cookie', this.#sessionCookie(login.cookie));
@@ -291,48 +296,119 @@ export class Glue {
   }
 
   #logoutPage(request: IncomingMessage, response: ServerResponse): void {
-    const { auth, problem } = this.#visitor(request);
-    // Where there may be a session, there is something to end.
-    const isOut = problem?.code === 'ERR_SESSION_MISSING' || problem?.code === 'ERR_SESSION_REVOKED';
+    const { auth } = this.#visitor(request);
+    const { sessions, foreign } = this.#carried(request);
+    // Where there may be a session, there is one to revoke.
+    const isOut = foreign === undefined && sessions.every((one) => this.#waa.isRevoked(one));
     sendLogout(this.#waa, isOut ? undefined : { principal: auth?.principal }, response);
   }
 
   async #logout(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const { origin, origins, cookies, routes } = this.#waa;
+    const { origin, origins, routes } = this.#waa;
     checkFormOrigin(request, origins);
-    response.appendHeader('Set-Cookie', this.#sessionCookie('', 0));
-    this.#setCookie(response, cookies.done, '', 0);
-    const everywhere = hasPair(requestTarget(request).query, 'everywhere=yes');
-    const { problem, auth = this.#peek(request, problem) } = this.#visitor(request);
-    // What the others are bound to: worth nothing any more.
-    if (auth && cookies.anchor !== undefined) this.#setCookie(response, cookies.anchor, '', 0);
-    const isLive = auth !== undefined && !this.#waa.isOver(auth);
-    if (auth) await this.#end(auth, everywhere && isLive);
-    // The cookie is gone, but who knows whose other sessions were to end, or whether the store was told of this one?
-    if (problem && ((everywhere && !isLive) || (problem.status === 503 && auth === undefined))) {
-      problem.loginUrl = this.#waa.loginUrl(routes.logout);
-      throw problem;
+    const { query } = requestTarget(request);
+    const carried = this.#carried(request);
+    const { problem } = this.#visitor(request);
+    if (problem?.code === 'ERR_SESSION_INVALID') this.#waa.refused(problem);
+    const everywhere = hasPair(query, 'everywhere=yes');
+    const owner = everywhere ? this.#owner(request, carried) : undefined;
+    const failure = await this.#revoke(carried, owner);
+    const missed = everywhere && owner === undefined ? problem : undefined;
+    const unfinished = failure ?? (missed?.status === 503 ? missed : undefined);
+    // The cookie stays, so that the next attempt can revoke what may live on.
+    if (unfinished && !hasPair(query, 'here=yes')) throw unfinished;
+    this.#removeCookies(request, response, carried);
+    if (unfinished) return this.#sayRemoved(unfinished, request, response);
+    if (missed) {
+      missed.loginUrl = this.#waa.loginUrl(routes.logout);
+      throw missed;
     }
     redirect(response, origin + routes.logout);
   }
 
-  /** All of it at once: what the store cannot be told now, it is told later. */
-  async #end(auth: Auth, everywhere: boolean): Promise<void> {
-    const ending = [this.#waa.endSession(auth), ...(everywhere ? [this.#waa.endSessions(auth.principal)] : [])];
-    const failed = (await Promise.allSettled(ending)).find(({ status }) => status === 'rejected');
-    if (failed) throw (failed as PromiseRejectedResult).reason;
+  /** The user asked for it, though the session may live on. */
+  #sayRemoved(why: WebauthError, request: IncomingMessage, response: ServerResponse): void {
+    const { code } = why;
+    this.#waa.log('warn', 'logout', `a session cookie was removed from a browser, no more: ${why.message}`, { code });
+    sendRemoved(this.#waa, request, response);
   }
 
-  /** Whose session it was, or is where the store cannot say whether it still is one. */
-  #peek(request: IncomingMessage, problem: SessionError | undefined): Auth | undefined {
-    const { session, anchor } = this.#waa.cookies;
-    const cookie = this.#cookie(request, session);
-    if (cookie === undefined || problem === undefined || !mayBeLive.has(problem.code)) return undefined;
-    try {
-      return this.#waa.peekSession(cookie, anchor && this.#cookie(request, anchor));
-    } catch {
-      return undefined;
+  /** User whose sessions may all be revoked: only by a session that nothing known here speaks against. */
+  #owner(request: IncomingMessage, { sessions, doubled }: Carried): string | undefined {
+    const { auth, problem } = this.#visitor(request);
+    if (auth) return auth.principal;
+    const { anchor } = this.#waa.cookies;
+    const [one] = sessions;
+    if (problem.status !== 503 || doubled || one === undefined) return undefined;
+    return this.#waa.isTrusted(one, anchor && this.#cookie(request, anchor)) ? one.principal : undefined;
+  }
+
+  /** Revokes all at once; returns what failed. What the store cannot be told now, it is told later. */
+  async #revoke({ sessions, foreign }: Carried, owner: string | undefined): Promise<WebauthError | undefined> {
+    const jobs = sessions.map((auth) => this.#waa.endPeeked(auth));
+    if (owner !== undefined) jobs.push(this.#waa.endSessions(owner));
+    const failed = (await Promise.allSettled(jobs)).filter((one) => one.status === 'rejected');
+    const [reason] = failed.map((one): unknown => one.reason);
+    if (reason === undefined || reason instanceof WebauthError) return reason ?? foreign;
+    throw reason;
+  }
+
+  /**
+   * Removes the session cookie, and the binding cookie of what was revoked with it. Where the cookie came twice, from
+   * wherever else it may have been set.
+   */
+  #removeCookies(request: IncomingMessage, response: ServerResponse, { sessions, doubled }: Carried): void {
+    const { cookies } = this.#waa;
+    response.appendHeader('Set-Cookie', this.#sessionCookie('', 0));
+    this.#setCookie(response, cookies.done, '', 0);
+    if (doubled) this.#removeStray(request, response, cookies.session);
+    if (cookies.anchor === undefined) return;
+    const held = readCookies(request, cookies.anchor);
+    if (!held.some((anchor) => sessions.some((auth) => this.#waa.isBound(auth, anchor)))) return;
+    this.#setCookie(response, cookies.anchor, '', 0);
+    if (held.length > 1) this.#removeStray(request, response, cookies.anchor);
+  }
+
+  #removeStray(request: IncomingMessage, response: ServerResponse, name: string): void {
+    const lines = formatRemovals(name, new URL(requestTarget(request).path, this.#waa.origin));
+    if (lines.length > 0) response.appendHeader('Set-Cookie', lines);
+  }
+
+  /** Revokes every other session whose cookie gives way to that of a new login. */
+  async #retireReplaced(request: IncomingMessage, response: ServerResponse, replaced: Auth | undefined): Promise<void> {
+    const { sessions, foreign, doubled } = this.#carried(request);
+    const live = sessions.filter((auth) => !this.#waa.isRevoked(auth) && !this.#waa.isOver(auth));
+    const others = live.filter(({ sessionId }) => sessionId !== replaced?.sessionId);
+    await Promise.all(others.map((auth) => this.#waa.retirePeeked(auth)));
+    if (doubled) this.#removeStray(request, response, this.#waa.cookies.session);
+    if (foreign === undefined) return;
+    const message = 'a session cookie that does not open here gave way to that of a login; its session may live on';
+    this.#waa.log('warn', 'login', message, { code: 'ERR_SESSION_INVALID' });
+  }
+
+  /** Opens every session cookie of a request, also where there are several. */
+  #carried(request: IncomingMessage): Carried {
+    const values = readCookies(request, this.#waa.cookies.session);
+    const sessions = new Map<string, Auth>();
+    let foreign: SessionError | undefined;
+    for (const value of values) {
+      try {
+        const auth = this.#waa.peekSession(value);
+        sessions.set(auth.sessionId, auth);
+      } catch (error) {
+        if ((error as SessionError).cookie === 'foreign') foreign = logoutIncomplete();
+      }
     }
+    return { sessions: [...sessions.values()], foreign, doubled: values.length > 1 };
+  }
+
+  /** @throws AuthorisationError unless the browser loads the address as the page of a window, where it says. */
+  #checkNavigation(request: IncomingMessage, returnTo: string, demands?: Demands): void {
+    const purpose = purposeOf(request);
+    if (purpose === 'window') return;
+    const error = purpose === 'prefetch' ? prefetched() : navigationRequired(purpose);
+    error.loginUrl = this.#waa.loginUrl(returnTo, demands);
+    throw error;
   }
 
   /** Adds to what the last moments' logins were for. */
@@ -400,6 +476,16 @@ interface Need {
   readonly problem: SessionError;
 }
 
+/** The session cookies of a request. */
+interface Carried {
+  /** Those that a secret of ours sealed, each session once. */
+  readonly sessions: readonly Auth[];
+  /** Error of a logout, where a machine with another secret may have sealed one. */
+  readonly foreign: SessionError | undefined;
+  /** Whether there was more than one cookie. */
+  readonly doubled: boolean;
+}
+
 /** Names, in the cookie of the last moments' logins, what one was for. */
 function markOf(demands: Demands = {}): string {
   return digest(formatDemands(demands)).slice(0, 8);
@@ -407,9 +493,6 @@ function markOf(demands: Demands = {}): string {
 
 /** Says of the login route that the browser was sent there from another name of the host. */
 const MOVED = 'moved=1';
-
-/** Of a cookie: its session may be live all the same, elsewhere or with another cookie of it. */
-const mayBeLive = new Set<ErrorCode>(['ERR_STORE_UNAVAILABLE', 'ERR_SESSION_IDLE', 'ERR_SESSION_EXPIRED']);
 
 const markShape = /^[\w-]{8}$/;
 const MAX_MARKS = 8;
@@ -427,6 +510,28 @@ function outOfReach(path: string, cookiePath: string): VerificationError {
   return new VerificationError(
     'ERR_COOKIES_BLOCKED',
     `${JSON.stringify(path.slice(0, 100))} needs a login, and browsers send the session to ${cookiePath} only: its route, or cookiePath, has to be another`,
+  );
+}
+
+function logoutIncomplete(): SessionError {
+  return new SessionError(
+    'ERR_LOGOUT_INCOMPLETE',
+    'no secret of this machine opens the session cookie, so that its session could not be revoked; another machine of the application may have a newer secret: try again',
+  );
+}
+
+function navigationRequired(purpose: 'frame' | 'part'): AuthorisationError {
+  const found = purpose === 'frame' ? 'in a frame' : 'as a part of a page (an image, a script, a fetch)';
+  return new AuthorisationError(
+    'ERR_NAVIGATION_REQUIRED',
+    `a login was requested ${found}; a login takes a navigation of the whole window: follow a link`,
+  );
+}
+
+function prefetched(): AuthorisationError {
+  return new AuthorisationError(
+    'ERR_PREFETCH_REFUSED',
+    'the browser asked in advance, before its user did; a login takes a navigation: follow the link',
   );
 }
 

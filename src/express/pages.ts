@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { type ErrorCode, SessionError, StatusError, type WebauthError } from '../errors.js';
 import { type Html, html, sendPage, sentence } from '../html.js';
-import { loginChallenge, retryAfter, sendData, wantsPage } from '../http.js';
+import { isSafe, loginChallenge, purposeOf, requestTarget, retryAfter, sendData, wantsPage } from '../http.js';
 import type { AuthResponse } from '../response.js';
 import type { WAA } from '../waa.js';
 
@@ -19,9 +19,19 @@ export function sendFailure(waa: WAA, error: WebauthError, request: IncomingMess
 
 /** Offers the logout, or says that it is done and what remains: the session at the login service. */
 export function sendLogout(waa: WAA, who: Who | undefined, response: ServerResponse): void {
-  const formAction = waa.wls.logoutUrl === undefined ? [] : [new URL(waa.wls.logoutUrl).origin];
+  const formAction = logoutOrigins(waa);
   if (who) sendPage(response, 'Log out', logoutForm(waa, who), { formAction });
   else sendPage(response, 'Logged out', loggedOut(waa), { formAction });
+}
+
+/** Says that the session cookie was removed from this browser, and that its session may live on. */
+export function sendRemoved(waa: WAA, request: IncomingMessage, response: ServerResponse): void {
+  if (!wantsPage(request)) sendData(response, 200, { removed: true, revoked: false });
+  else sendPage(response, 'Removed from this browser', removedHere(waa), { formAction: logoutOrigins(waa) });
+}
+
+function logoutOrigins({ wls: { logoutUrl } }: WAA): string[] {
+  return logoutUrl === undefined ? [] : [new URL(logoutUrl).origin];
 }
 
 /** What the scheme calls it (RFC 6750, 3.1). */
@@ -60,7 +70,7 @@ const advice: { readonly [code in ErrorCode]?: readonly [heading: string, advice
   ],
   ERR_SESSION_INVALID: [
     'Please log in again',
-    'Your browser sent a session that this site did not make. If logging in again does not help, delete the cookies of this site.',
+    'Your browser sent a session that this site did not make. If logging in again does not help, log out, or delete the cookies of this site.',
   ],
   ERR_STORE_UNAVAILABLE: ['Please try again in a moment', 'This site cannot look up sessions just now.'],
   ERR_COOKIES_BLOCKED: [
@@ -75,12 +85,28 @@ const advice: { readonly [code in ErrorCode]?: readonly [heading: string, advice
   ERR_SCOPE_REFUSED: ['That token is not for this', 'It was made for something else.'],
   ERR_TOKEN_INVALID: ['That token is not good any more', 'It was used, or revoked, or is over.'],
   ERR_ORIGIN_REFUSED: ['That came from another site', 'Nothing was done. Use the buttons of this site itself.'],
+  ERR_NAVIGATION_REQUIRED: [
+    'That is not the way to log in',
+    'Nothing was done. Open this site in a window of its own.',
+  ],
+  ERR_PREFETCH_REFUSED: ['Please log in', 'Your browser asked for this page before you did.'],
   ERR_LIMIT_REACHED: ['That was too much at once', 'Wait half a minute, and try again.'],
 };
 
 const otherwise = ['You could not be logged in', tryAgain] as const;
 
 function sendFailurePage(waa: WAA, error: WebauthError, request: IncomingMessage, response: ServerResponse): void {
+  const { path, query } = requestTarget(request);
+  if (path === waa.routes.logout && request.method === 'POST' && error.status === 503) {
+    const body = logoutFailure(waa, error, query);
+    return sendPage(response, 'Not logged out', body, { status: 503 });
+  }
+  if (path === waa.routes.logout && error.status === 401) {
+    return sendPage(response, 'Not logged out elsewhere', othersGoOn(waa, error), { status: 401 });
+  }
+  if (isSafe(request) && purposeOf(request) === 'frame' && needsWindow(error)) {
+    return sendPage(response, 'Please log in', windowLink(waa, error), { status: error.status, framed: true });
+  }
   const [heading, whatToDo] = advice[error.code] ?? otherwise;
   const lost = request.method !== 'GET' && request.method !== 'HEAD' && error.status === 401;
   const said = error instanceof StatusError ? signedWords(error.response as AuthResponse) : '';
@@ -97,6 +123,40 @@ function sendFailurePage(waa: WAA, error: WebauthError, request: IncomingMessage
   sendPage(response, heading, body, { status: error.status });
 }
 
+/** Whether a page in a frame leads on only in the top window, since logins are not for frames. */
+function needsWindow({ code, status, loginUrl }: WebauthError): boolean {
+  return code === 'ERR_NAVIGATION_REQUIRED' || (status === 401 && loginUrl !== undefined);
+}
+
+/** Other sites may frame it: it says nothing of the user, and its link does no more than any link to the login. */
+function windowLink(waa: WAA, { code, loginUrl = waa.loginUrl('') }: WebauthError): Html {
+  return html`<h1>Please log in</h1>
+    <p>That takes a window of its own, and cannot be done inside of another page.</p>
+    <p><a class="button main" href="${loginUrl}" target="_top">Log in</a></p>
+    <p class="quiet"><code>${code}</code></p>`;
+}
+
+/** The cookie is still there: to try again, or to be removed though the session may live on. */
+function logoutFailure(waa: WAA, { code, message }: WebauthError, query: string): Html {
+  const { logout } = waa.routes;
+  const again = query.split('&').includes('everywhere=yes') ? `${logout}?everywhere=yes` : logout;
+  return html`<h1>You are not logged out yet</h1>
+    <p>Your session may still work, here or on another machine of this site. Please try again in a moment.</p>
+    <p>If you cannot wait, remove it from this browser: then nobody can use it here. It may live on elsewhere until it
+    expires.</p>
+    <form method="post" action="${again}"><p class="row"><button class="main">Try again</button>
+      <button formaction="${logout}?here=yes">Remove it from this browser only</button></p></form>
+    <p class="quiet">${sentence(message)} <code>${code}</code></p>`;
+}
+
+/** A logout of all sessions takes a session that shows who the user is. */
+function othersGoOn(waa: WAA, { code, message, loginUrl = waa.loginUrl('') }: WebauthError): Html {
+  return html`<h1>Your other sessions were not ended</h1>
+    <p>You are logged out in this browser. To log out on all your devices, log in first, and then log out there.</p>
+    <p><a class="button main" href="${loginUrl}">Log in</a></p>
+    <p class="quiet">${sentence(message)} <code>${code}</code></p>`;
+}
+
 /** What nobody signed can be anybody's words. */
 function signedWords({ sig, msg }: AuthResponse): string {
   return sig === undefined ? '' : msg;
@@ -111,7 +171,10 @@ function links(waa: WAA, error: WebauthError, lost: boolean): Html {
   const label = error instanceof SessionError && error.status === 401 ? 'Log in' : 'Try again';
   // What was sent stays with this page, for as long as it is not left.
   const tab = lost && html` target="_blank" rel="noopener"`;
-  return html`<p><a class="button main" href="${error.loginUrl ?? waa.loginUrl('')}"${tab}>${label}</a></p>`;
+  // The logout also removes cookies that a sibling host has set beside ours.
+  const out = error.code === 'ERR_SESSION_INVALID' && html`<a class="button" href="${waa.routes.logout}">Log out</a>`;
+  return html`<p class="row"><a class="button main" href="${error.loginUrl ?? waa.loginUrl('')}"${tab}>${label}</a>
+    ${out}</p>`;
 }
 
 /** Who may be logged in, if that is known. */
@@ -130,14 +193,22 @@ function logoutForm(waa: WAA, { principal }: Who): Html {
 }
 
 function loggedOut(waa: WAA): Html {
-  const { logoutUrl } = waa.wls;
-  const host = logoutUrl && new URL(logoutUrl).host;
   return html`<h1>You are logged out of this site</h1>
-    ${
-      host &&
-      html`<p>You may still be logged in at the login service, <code>${host}</code>, which then lets you back in
-      here without asking. On a shared computer log out there too, or the next person can enter as you.</p>
-      <p><a class="button main" href="${logoutUrl}">Log out of the login service too</a></p>`
-    }
+    ${loginServiceLogout(waa)}
     <p><a class="button" href="${waa.loginUrl('')}">Log in again</a></p>`;
+}
+
+function removedHere(waa: WAA): Html {
+  return html`<h1>Your session was removed from this browser</h1>
+    <p><strong>It could not be ended everywhere.</strong> A copy of it, if there is one, may work until it expires. If
+    you fear that somebody has one, please tell whoever runs this site.</p>
+    ${loginServiceLogout(waa)}
+    <p><a class="button" href="${waa.loginUrl('')}">Log in again</a></p>`;
+}
+
+function loginServiceLogout({ wls: { logoutUrl } }: WAA): Html | undefined {
+  if (logoutUrl === undefined) return undefined;
+  return html`<p>You may still be logged in at the login service, <code>${new URL(logoutUrl).host}</code>, which then lets
+      you back in here without asking. On a shared computer log out there too, or the next person can enter as you.</p>
+      <p><a class="button main" href="${logoutUrl}">Log out of the login service too</a></p>`;
 }

@@ -122,6 +122,11 @@ export class LiveSessions {
     return this.#ended.size >= (this.#options.most ?? MAX_ALL);
   }
 
+  /** Whether the store has yet to be told of a revocation. */
+  get hasUntold(): boolean {
+    return this.#untold.size > 0;
+  }
+
   isEnded(handle: Handle): boolean {
     return this.#ended.has(handle);
   }

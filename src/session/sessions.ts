@@ -149,15 +149,28 @@ export class Sessions {
   }
 
   /**
-   * What a cookie says, though its session may be over, or the store away: to end it.
-   * @throws SessionError if it is not ours, or is known to have ended before its time.
+   * Opens a session cookie to revoke its session, which may have expired, have been revoked, have lost its binding
+   * cookie or have begun with another login service. The store is not needed.
+   * @throws SessionError if no secret of this application sealed the cookie.
    */
-  peek(cookie: string, anchor?: string): Auth {
-    const session = openSession(this.#sealer, cookie);
-    const auth = this.describe(session);
-    const isHere = session.wls === this.#options.wls && session.anchor === anchorOf(anchor);
-    if (!isHere || this.#live.isEnded(auth)) throw revoked();
-    return auth;
+  peek(cookie: string): Auth {
+    return this.describe(openSession(this.#sealer, cookie));
+  }
+
+  /** Whether a peeked session is bound to that binding cookie. */
+  isBound(auth: Auth, anchor: string | undefined): boolean {
+    return auth.group === anchorOf(anchor);
+  }
+
+  /** Whether a peeked session passes every check of `open` but that the store was heard of late. */
+  isTrusted(auth: Auth, anchor: string | undefined): boolean {
+    const isHere = auth.wls === this.#options.wls && this.isBound(auth, anchor);
+    return isHere && this.#isKnown(auth) && !this.#live.isEnded(auth) && auth.expires > this.#options.now();
+  }
+
+  /** Whether a peeked session is known to be revoked, or to be none that the store knows. */
+  isRevoked(auth: Auth): boolean {
+    return this.#live.isEnded(auth) || this.#isForgotten(auth);
   }
 
   /** Makes what was said of one session be what is said of another. */
@@ -237,8 +250,21 @@ export class Sessions {
         auth.group === '' ? this.#live.end(auth, this.endOf(auth)) : this.#live.endGroup(auth.group),
       );
     } catch {
-      throw storeAway('the session is ended here, and other machines may not know it yet');
+      throw endedHere();
     }
+  }
+
+  /**
+   * As `logOut`, for a session that may be revoked already: then the store is told no second time, since anyone with an
+   * old cookie could have that repeated while the store is away. Returns whether there was something to revoke.
+   */
+  async logOutPeeked(auth: Auth): Promise<boolean> {
+    if (!this.#live.isEnded(auth)) {
+      await this.logOut(auth);
+      return true;
+    }
+    if (this.#live.hasUntold) throw endedHere();
+    return false;
   }
 
   /** Ends all sessions of a person. */
@@ -345,6 +371,15 @@ export class Sessions {
     return mark === undefined || this.#live.isOf(mark);
   }
 
+  #isForgotten(auth: Auth): boolean {
+    try {
+      this.#live.mark();
+    } catch {
+      return false;
+    }
+    return !this.#isKnown(auth);
+  }
+
   #checkLive(auth: Auth): void {
     if (!this.#isKnown(auth)) throw forgotten();
     if (this.#live.isEnded(auth)) throw revoked();
@@ -385,6 +420,10 @@ function unbound(anchor: string): SessionError {
   const error = new SessionError('ERR_SESSION_INVALID', 'the session cookie was made for another browser');
   error.cookie = 'broken';
   return error;
+}
+
+function endedHere(): SessionError {
+  return storeAway('the session is ended here, and other machines may not know it yet');
 }
 
 function tooMuchEnded(): SessionError {

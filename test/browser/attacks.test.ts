@@ -90,7 +90,11 @@ describe.skipIf(executablePath === undefined)('a page on another port, which is 
     visit([/frame-ancestors/], async (page) => {
       await page.goto(`${neighbour.url}/frames`, { waitUntil: 'load' });
       const framed = page.frames().filter((frame) => frame !== page.mainFrame());
-      expect(framed.map((frame) => frame.url())).toEqual(framedPaths.map(() => 'chrome-error://chromewebdata/'));
+      // But for the page that says that logins are not for frames: it knows nobody, and leads on in the window.
+      const shown = (path: string) => (path === '/webauth/callback' ? application.url + path : refused);
+      expect(framed.map((frame) => frame.url())).toEqual(framedPaths.map(shown));
+      expect(await framed.at(-1)?.getByRole('link').getAttribute('target')).toBe('_top');
+      expect(await framed.at(-1)?.content()).not.toContain('test0001');
       // The pages were asked for, as its visitor: only the browser's obedience kept them from being shown.
       expect(application.arrived.map(({ line }) => line).sort()).toEqual(
         framedPaths.map((path) => `GET ${path}`).sort(),
@@ -147,6 +151,7 @@ describe.skipIf(executablePath === undefined)('a browser that blocks cookies', (
   }
 });
 
+const refused = 'chrome-error://chromewebdata/';
 const framedPaths = ['/', '/nobody', '/webauth/logout', '/webauth/callback'];
 
 /** What the neighbour serves, by path. */

@@ -124,15 +124,15 @@ export class Ground {
 
   /** Node may have given a request to the application and not its answer to us. */
   #doubt(seen: View, answer: Answer | undefined): void {
-    const { response, member } = seen;
+    const { response, carried } = seen;
     const mayLogIn = response !== undefined && !response.used;
     const mayLogOut = answer?.status !== 303 && isLogout(seen, this.world);
     for (const ticket of seen.tickets) ticket.doubtful = true;
     if (mayLogIn) response.doubtful = true;
     if (mayLogIn) this.doubtful += 1;
-    if (member === undefined || !(mayLogIn || mayLogOut)) return;
-    for (const one of [member, ...(seen.companions ?? [])]) one.doubtful = true;
-    this.world.ends += 2;
+    if (!(mayLogIn || mayLogOut)) return;
+    for (const one of [...carried, ...(seen.companions ?? [])]) one.doubtful = true;
+    this.world.ends += carried.length + 1;
   }
 
   #take(seen: View, answer: Answer): void {
@@ -148,7 +148,8 @@ export class Ground {
     const { member, response } = seen;
     const cookie = cookieSet(answer, world.site.cookies.session);
     if (cookie && response) world.enter(response, answer);
-    if (cookie !== undefined && member) this.#leave(member, seen.shot.index);
+    const isOut = isLogout(seen, world) && [303, 401, 503].includes(answer.status);
+    if (cookie || isOut) for (const one of seen.carried) this.#leave(one, seen.shot.index);
     if (cookie === '') this.#leaveEverywhere(seen);
     for (const ticket of takenBy(seen, answer)) ticket.taken = true;
     if (member && mayExpectMore(seen, member, answer, world)) this.#turnedAway.push({ seen, answer, member });

@@ -12,6 +12,8 @@ export interface View {
   readonly headers: readonly (readonly [name: string, value: string])[];
   /** Whose live session it brings, and nothing else under that name. */
   readonly member: Member | undefined;
+  /** Live sessions of all cookies under that name, whatever else is there: a logout revokes them, and a login too. */
+  readonly carried: readonly Member[];
   /** The good response, not used yet, that it brings to the callback together with the cookie of its attempt. */
   readonly response: Genuine | undefined;
   /** The tickets of live sessions, not used yet, that it brings. */
@@ -30,6 +32,7 @@ export function view(shot: Shot, world: World): View {
     shot,
     ...said,
     member,
+    carried: findCarried(said, world),
     response: findResponse(said, world),
     tickets: findTickets(said, world),
     isOwn: isOwn(said.headers, world.site.origin),
@@ -110,6 +113,17 @@ function findMember({ headers }: Said, { site, members }: World): Member | undef
   return isBound && !member?.ended ? member : undefined;
 }
 
+function findCarried({ headers }: Said, { site, members }: World): Member[] {
+  const found = cookies(headers, site.cookies.session).map((value) => members.get(value));
+  return [...new Set(found)].filter((member): member is Member => member !== undefined && !member.ended);
+}
+
+/** Whether a logout may have met a session cookie that another machine made. */
+function bringsForeign(seen: View, world: World): boolean {
+  const { site, members } = world;
+  return isLogout(seen, world) && cookies(seen.headers, site.cookies.session).some((value) => !members.has(value));
+}
+
 function findResponse({ method, path, query, headers }: Said, { site, responses }: World): Genuine | undefined {
   if (method !== 'GET' || path !== site.routes.callback) return undefined;
   const pairs = query.split('&').map((pair) => pair.split('='));
@@ -154,7 +168,7 @@ export function findFault(seen: View, answer: Answer, world: World): string | un
 type Fault = (seen: View, answer: Answer, world: World) => boolean;
 
 const faults: readonly (readonly [string, Fault])[] = [
-  ['it is a 5xx', (_seen, { status }) => status >= 500],
+  ['it is a 5xx', (seen, { status }, world) => status >= 500 && !(status === 503 && bringsForeign(seen, world))],
   ['it sets a cookie of another form than ours', setsStrangeCookie],
   ['it begins a session without a verified response', beginsSession],
   ['it ends a session without a logout from our own origin', endsSession],
@@ -175,14 +189,28 @@ function cookieLines({ headers }: Answer): string[] {
   return valuesOf(headers, 'set-cookie');
 }
 
-function setsStrangeCookie(_seen: View, answer: Answer, { site }: World): boolean {
+function setsStrangeCookie(seen: View, answer: Answer, { site }: World): boolean {
   const { session, anchor, login, done, secure, path } = site.cookies;
   const paths = new Map([[session, path], ...[anchor, login, done].map((name) => [name, '/'] as const)]);
   const shape = /^([\w-]+)=([\w.-]*); Path=([^;]*)(; Max-Age=\d+)?; HttpOnly; SameSite=Lax(; Secure)?$/;
   return cookieLines(answer).some((line) => {
+    if (removesDoubled(seen, line, site.cookies)) return false;
     const [, name = '', , where, , marked] = shape.exec(line) ?? [];
     return where === undefined || paths.get(name) !== where || (marked !== undefined) !== secure;
   });
+}
+
+/** Whether it removes, from another path, a cookie that the request brought twice. */
+function removesDoubled(
+  { headers }: View,
+  line: string,
+  { session, anchor, secure }: World['site']['cookies'],
+): boolean {
+  const [, name = '', marked] = /^([\w-]+)=; Path=\/[^;]*(?:; Domain=[^;]*)?; Max-Age=0(; Secure)?$/.exec(line) ?? [];
+  const isOurs = name === session || name === anchor;
+  return (
+    isOurs && !name.startsWith('__Host-') && (marked !== undefined) === secure && cookies(headers, name).length > 1
+  );
 }
 
 function beginsSession({ response }: View, answer: Answer, { site: { cookies } }: World): boolean {

@@ -332,6 +332,6 @@ const flawsOfStepUp: typeof flaws = [
 /** The value of a cookie that an answer sets; undefined where it does not. */
 export function cookieSet({ headers }: Answer, name: string): string | undefined {
   const prefix = `${name}=`;
-  const line = headers.find(([key, value]) => key === 'set-cookie' && value.startsWith(prefix))?.[1];
+  const line = headers.findLast(([key, value]) => key === 'set-cookie' && value.startsWith(prefix))?.[1];
   return line?.slice(prefix.length).split(';')[0];
 }
