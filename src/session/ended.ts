@@ -3,6 +3,7 @@ import {
   blockEntry,
   type Content,
   cutEntry,
+  isLoginNumber,
   lifeEntry,
   memberEntry,
   type Owner,
@@ -97,7 +98,8 @@ export class Ended {
   has({ sessionId, group, wls, principal, login }: Handle): boolean {
     const isToken = login === Number.POSITIVE_INFINITY;
     if (isToken ? this.hasToken(sessionId) : this.#hasSession(sessionId, group)) return true;
-    if (!isToken && login > this.#latest) this.#latest = login;
+    // The time of the system bounds it: an application may have made the number up.
+    if (!isToken && login > this.#latest && isLoginNumber(login, 0)) this.#latest = login;
     // Most sessions are younger than all cuts, and most people are not blocked.
     if (login >= this.#highest && this.#held.cut.size === 0 && !this.#anyBlocked) return false;
     const person = personOf(wls, principal);
@@ -233,11 +235,11 @@ export class Ended {
     const known = this.#revoked.get(name) ?? { person, login, ends };
     const owner = known.person === person ? { person, login: Math.max(known.login, login) } : unowned;
     const revoked = { ...owner, ends: Math.max(known.ends, ends) };
-    this.#forget(name);
     // All sessions of the cookie are this person's: what is known of them is in the revocation now.
     if (this.#members.get(name)?.size === 1) this.#dropMember(name, owner);
     const cut = this.#cuts.get(owner.person);
-    if (cut === undefined || !this.#isCovered(name, revoked, cut)) this.#remember(name, revoked);
+    if (cut !== undefined && this.#isCovered(name, revoked, cut)) this.#forget(name);
+    else this.#remember(name, revoked);
     return { name };
   }
 
@@ -246,16 +248,22 @@ export class Ended {
     if (member !== undefined && member.login <= login) this.#members.delete(name);
   }
 
+  /** Keeps the place of one that is known: a catch-up walks along them while the store repeats what it is told. */
   #remember(name: string, revoked: Revoked): void {
     const { person } = revoked;
+    if (this.#revoked.get(name)?.person !== person) this.#forgetOwner(name);
     this.#revoked.set(name, revoked);
     if (person !== '') this.#byPerson.set(person, (this.#byPerson.get(person) ?? new Set()).add(name));
   }
 
   #forget(name: string): void {
+    this.#forgetOwner(name);
+    this.#revoked.delete(name);
+  }
+
+  #forgetOwner(name: string): void {
     const { person = '' } = this.#revoked.get(name) ?? {};
     const names = this.#byPerson.get(person);
-    this.#revoked.delete(name);
     if (names?.delete(name) && names.size === 0) this.#byPerson.delete(person);
   }
 
