@@ -92,7 +92,8 @@ const MANY = 1_000_000;
 /** Sessions that were ended: as stores keep them, under the hash of their id. */
 function* ended(count) {
   const expires = new Date(Date.now() + 7200_000);
-  for (let i = 0; i < count; i++) yield { key: `ended:${randomBytes(32).toString('base64url')}`, value: '', expires };
+  for (let i = 0; i < count; i++)
+    yield { key: `ended:session.${randomBytes(32).toString('base64url')}`, value: '', expires };
 }
 
 /** A session check in a process that knows of so many ended sessions. */

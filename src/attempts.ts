@@ -41,7 +41,13 @@ export class Attempts {
     nonce?: string,
   ): { readonly params: string; readonly nonce: string } {
     const kept = keptOrNew(nonce);
-    const attempt: Attempt = { returnTo, demands, principal, time: this.#now().getTime(), nonceHash: digest(kept) };
+    const attempt: Attempt = {
+      returnTo,
+      demands,
+      principal,
+      time: this.#now().getTime(),
+      nonceHash: digest('login nonce', kept),
+    };
     return { params: this.#sealer.seal(JSON.stringify(attempt)), nonce: kept };
   }
 
@@ -58,7 +64,7 @@ export class Attempts {
    */
   checkBrowser({ time, nonceHash }: Attempt, nonce: string | undefined, live: boolean): void {
     if (nonce === undefined && !live) throw cookiesBlocked();
-    if (nonce !== undefined && !timingSafeEqual(Buffer.from(digest(nonce)), Buffer.from(nonceHash)))
+    if (nonce !== undefined && !timingSafeEqual(Buffer.from(digest('login nonce', nonce)), Buffer.from(nonceHash)))
       throw notThisAttempt();
     if (this.#now().getTime() - time > LOGIN_TIME * 1000) throw cookiesBlocked();
   }

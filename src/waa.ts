@@ -571,7 +571,7 @@ export class WAA {
 
   /** One use: remembered for well longer than a response stays fresh, so that machines with other clocks agree. */
   async #spend({ issue, id }: AuthResponse): Promise<void> {
-    const key = digest(JSON.stringify(['response', this.wls.name, issue.getTime(), id]));
+    const key = digest('response', JSON.stringify([this.wls.name, issue.getTime(), id]));
     const { responseTimeout, clockSkew } = this.#expectations();
     const memory = Math.max(REPLAY_MEMORY, 2 * (responseTimeout + clockSkew));
     const expires = new Date(this.#now().getTime() + memory * 1000);

@@ -57,7 +57,7 @@ describe.each(frameworks)('%s: somebody who', (_, framework) => {
       const [made] = store.under('ticket.') as [Entry];
       expect((await site.waa.takeTicket(ticket)).principal).toBe('test0001');
       const mine = 'A'.repeat(43);
-      await store.put(`ticket.${digest(JSON.stringify([site.address, mine]))}`, made.value, later(3600));
+      await store.put(`ticket.${digest('ticket', JSON.stringify([site.address, mine]))}`, made.value, later(3600));
       await expect(site.waa.takeTicket(mine)).rejects.toMatchObject({ code: 'ERR_TOKEN_INVALID' });
       clock.pass(31);
       await store.put(made.key, made.value, later(3600));

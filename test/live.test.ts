@@ -16,7 +16,7 @@ function setUp(given?: Store) {
   const told: string[] = [];
   const make = (more = {}) => {
     const complain = (message: string) => void told.push(message);
-    const here = { application: 'here', maxLife: 7200 };
+    const here = { application: digest('application', 'here'), maxLife: 7200 };
     return new LiveSessions({ ...here, store, now, staleAfter: 10_000, allowStale: false, complain, ...more });
   };
   const live = make();
@@ -40,14 +40,14 @@ function moody() {
   const next = store.next.bind(store);
   store.lag = () => mood.lag;
   store.put = async (...entry) => (mood.away ? Promise.reject(new Error('no route')) : put(...entry));
-  store.next = async () => (mood.away ? Promise.reject(new Error('no route')) : next());
+  store.next = async (seen) => (mood.away ? Promise.reject(new Error('no route')) : next(seen));
   return { store, mood };
 }
 
 describe('live sessions', () => {
   it('learn what the store knew before, and what it hears later', async () => {
     const { live, make, store, later } = setUp();
-    await store.put(`ended:${digest('before')}`, '', later(10));
+    await store.put(`ended:session.${digest('session', 'before')}`, '', later(10));
     await live.start();
     const other = make();
     await other.start();
@@ -291,7 +291,7 @@ describe('with a store that is out of hearing', () => {
       expect(seen(other)).toEqual([false, false, false]);
       mood.away = false;
       await vi.advanceTimersByTimeAsync(1_000);
-      expect([seen(other), other.isBlocked('raven', 'test0002')]).toEqual([[true, false, true], true]);
+      expect([seen(other), other.isBlocked('raven', 'test0002')]).toEqual([[true, true, true], true]);
       // A login after that is not ended.
       expect(live.isEnded(handle('new', await store.next()))).toBe(false);
     } finally {
@@ -396,7 +396,7 @@ describe('with a store that has lost its memory', () => {
     watch('b', 100);
     watch('c', 100);
     store.inner = new MemoryStore({ now: () => new Date(start) });
-    await store.put(`ended:${digest('b')}`, '', later(100));
+    await store.put(`ended:session.${digest('session', 'b')}`, '', later(100));
     await store.again();
     expect(live.isEnded(handle('a'))).toBe(true);
     expect(ended).toEqual(['b ERR_SESSION_REVOKED', 'c ERR_SESSION_REVOKED']);

@@ -488,7 +488,7 @@ interface Carried {
 
 /** Names, in the cookie of the last moments' logins, what one was for. */
 function markOf(demands: Demands = {}): string {
-  return digest(formatDemands(demands)).slice(0, 8);
+  return digest('requirements', formatDemands(demands)).slice(0, 8);
 }
 
 /** Says of the login route that the browser was sent there from another name of the host. */

@@ -1,13 +1,32 @@
 import { digest } from '../digest.js';
+import {
+  blockEntry,
+  type Content,
+  cutEntry,
+  isLoginNumber,
+  lifeEntry,
+  memberEntry,
+  type Owner,
+  parseEntry,
+  type Revocation,
+  revocationEntry,
+  unowned,
+} from './entries.js';
 import { Pace } from './pace.js';
 import type { Auth } from './session.js';
 import type { Entry } from './store.js';
 
-/** The folder in which stores keep what was ended before its time. */
-export const ENDED = 'ended';
-
 /** What is looked at to tell whether a session was ended. */
 export type Handle = Pick<Auth, 'sessionId' | 'group' | 'wls' | 'principal' | 'login'>;
+
+/** Person that a store knows by a hash, and the names by which watchers of sessions are found. */
+export interface Learned {
+  readonly name?: string;
+  readonly person?: string;
+}
+
+/** Revocation of one session, of the sessions of a binding cookie, or of a token. `ends` is in seconds. */
+type Revoked = Owner & { readonly ends: number };
 
 /** Logins below a number are ended. Instants are seconds. */
 interface Cut {
@@ -22,15 +41,27 @@ interface Block {
   readonly ends: number;
 }
 
+/** Highest number of a person's logins that are bound to a cookie. `ends` is in seconds. */
+interface Member {
+  readonly login: number;
+  readonly ends: number;
+}
+
 /**
- * Which sessions were ended before their time, as far as this process has heard: so a request asks nobody. Entries are
- * `ended:<hash of the session's id, or of the anchor>`, `ended:token.<hash>`, `ended:all.<person>.<number>`,
- * `ended:block.<person>.<number>`, and `ended:life.<application>.<seconds>`, which says how long sessions last there.
+ * Revocations that this process knows of: so a request needs no round trip. In the store, a session is
+ * `ended:session.<hash>`, the sessions of a binding cookie `ended:binding.<hash>`, a token `ended:token.<hash>`, a cutoff
+ * `ended:all.<person>.<number>`, a block `ended:blocked.<person>.<number>`. `ended:member.<binding>.<person>` says who has
+ * logged in with a binding cookie, and `ended:life.<application>.<seconds>` how long sessions last in an application.
+ *
+ * A cutoff stands for the revocations of its person that it covers. Each process decides by its own knowledge which these
+ * are: if the cutoff named them, a writer of the store could revive sessions of other users.
  */
 export class Ended {
-  /** When each can be forgotten: seconds. */
-  readonly #sessions = new Map<string, number>();
-  readonly #tokens = new Map<string, number>();
+  /** By kind and hash. */
+  readonly #revoked = new Map<string, Revoked>();
+  readonly #byPerson = new Map<string, Set<string>>();
+  /** Persons who have logged in with a binding cookie, by the name of its revocation. */
+  readonly #members = new Map<string, Map<string, Member>>();
   readonly #cuts = new Map<string, Cut>();
   readonly #blocks = new Map<string, Block>();
   /** People whose sessions were just ended here, or who were blocked, while the store gave no number for it yet. */
@@ -42,25 +73,33 @@ export class Ended {
   readonly #lives = new Map<string, { readonly life: number; readonly ends: number }>();
   readonly #pruning = new Pace(60);
 
-  /** How many sessions it knows to have been ended one by one. */
+  /** Number of revocations of single sessions, binding cookies and tokens. */
   get size(): number {
-    return this.#sessions.size;
+    return this.#revoked.size;
   }
 
-  /** The highest number that it has seen: of a login, a cut or a block. */
+  /** Number of all that grows with users, their logins and their logouts. */
+  get total(): number {
+    return this.#revoked.size + this.#members.size + this.#cuts.size + this.#blocks.size;
+  }
+
+  /** Highest login sequence number that the store must have given already: of a login, a cutoff or a block. */
   get latest(): number {
     return this.#latest;
   }
 
   /** How long the longest sessions last of any application on the store: seconds. */
   get longestLife(): number {
-    return Math.max(0, ...[...this.#lives.values()].map(({ life }) => life));
+    let longest = 0;
+    for (const { life } of this.#lives.values()) longest = Math.max(longest, life);
+    return longest;
   }
 
   has({ sessionId, group, wls, principal, login }: Handle): boolean {
     const isToken = login === Number.POSITIVE_INFINITY;
     if (isToken ? this.hasToken(sessionId) : this.#hasSession(sessionId, group)) return true;
-    if (!isToken && login > this.#latest) this.#latest = login;
+    // The time of the system bounds it: an application may have made the number up.
+    if (!isToken && login > this.#latest && isLoginNumber(login, 0)) this.#latest = login;
     // Most sessions are younger than all cuts, and most people are not blocked.
     if (login >= this.#highest && this.#held.cut.size === 0 && !this.#anyBlocked) return false;
     const person = personOf(wls, principal);
@@ -69,12 +108,12 @@ export class Ended {
   }
 
   hasToken(handle: string): boolean {
-    return this.#tokens.size > 0 && this.#tokens.has(digest(handle));
+    return this.#revoked.size > 0 && this.#revoked.has(tokenName(handle));
   }
 
-  /** @param name the hash of an anchor. */
-  hasGroup(name: string): boolean {
-    return this.#sessions.has(name);
+  /** @param group hash of a binding cookie. */
+  hasGroup(group: string): boolean {
+    return this.#revoked.has(bindingName(group));
   }
 
   isBlocked(wls: string, principal: string): boolean {
@@ -95,17 +134,47 @@ export class Ended {
     return this.#lives.get(application)?.life ?? 0;
   }
 
-  /** @param now seconds. @returns whom it ends something of; nothing if that was known. */
-  learn({ key, value, expires }: Entry, now: number): { readonly name?: string; readonly person?: string } {
+  /**
+   * Returns the person of all sessions of a binding cookie, if it is one person, with the highest number of their logins.
+   *
+   * @param known person and login of one of the sessions.
+   */
+  ownerOfGroup(group: string, known: Owner): Owner {
+    const name = bindingName(group);
+    const others = this.#revoked.get(name) ?? this.#members.get(name)?.get(known.person);
+    if (others === undefined || !this.#hasOnly(name, known.person)) return unowned;
+    return { person: known.person, login: Math.max(others.login, known.login) };
+  }
+
+  /** Returns the revocations of a person, by name, that a cutoff could stand for. */
+  foldable(person: string, now: number): Map<string, Owner & { readonly ends: number }> {
+    const found = new Map<string, Revoked>();
+    for (const name of this.#byPerson.get(person) ?? []) {
+      const revoked = this.#revoked.get(name);
+      if (revoked && revoked.ends > now && this.#hasOnly(name, person)) found.set(name, revoked);
+    }
+    return found;
+  }
+
+  /** Returns the names of the revocations that a cutoff would cover. */
+  coveredBy(person: string, below: number, expires: Date): string[] {
+    const ends = expires.getTime() / 1000;
+    return [...(this.#byPerson.get(person) ?? [])].filter((name) => {
+      const revoked = this.#revoked.get(name);
+      return revoked !== undefined && this.#isCovered(name, revoked, { below, ends });
+    });
+  }
+
+  /**
+   * Adds an entry of the store.
+   *
+   * @param now seconds.
+   * @returns the names of the sessions that it revokes, if that is news; `undefined` if the entry is implausible.
+   */
+  learn(entry: Entry, now: number): Learned | undefined {
     this.#prune(now);
-    const ends = Math.ceil(expires.getTime() / 1000);
-    const name = key.slice(ENDED.length + 1);
-    const [kind, about = '', number] = name.split('.');
-    if (kind === 'all') return this.#learnCut(about, { below: Number(number), ends }, value) ? { person: about } : {};
-    if (kind === 'block') return this.#learnBlock(about, Number(number), value, ends) ? { person: about } : {};
-    if (kind === 'life') return this.#learnLife(about, Number(number), ends);
-    if (kind === 'token') return { name: later(this.#tokens, about, ends) };
-    return { name: later(this.#sessions, name, ends) };
+    const content = parseEntry(entry, now);
+    return content && this.#learn(content);
   }
 
   /** Ends what a person has, or keeps them out too, until the store has a number for it. @returns what releases it. */
@@ -120,14 +189,19 @@ export class Ended {
     };
   }
 
-  /** All of it, as a store keeps it, without what the store has already. @param there when what it has expires, by key. */
-  *missingFrom(there: ReadonlyMap<string, number>): Generator<Entry> {
-    for (const entry of this.#all()) if ((there.get(entry.key) ?? 0) < entry.expires.getTime()) yield entry;
+  /** All of it, as a store keeps it, without what the store has already. @param there what the store has, by key. */
+  *missingFrom(there: ReadonlyMap<string, Entry>): Generator<Entry> {
+    for (const entry of this.#all()) {
+      const known = there.get(entry.key);
+      if (known === undefined || known.expires < entry.expires || known.value !== entry.value) yield entry;
+    }
   }
 
   *#all(): Generator<Entry> {
-    for (const [name, ends] of this.#sessions) yield sessionEntry(name, dateOf(ends));
-    for (const [name, ends] of this.#tokens) yield tokenEntry(name, dateOf(ends));
+    for (const [name, { ends, ...owner }] of this.#revoked) yield revocationEntry(name, owner, dateOf(ends));
+    for (const [name, members] of this.#members) {
+      for (const [person, { login, ends }] of members) yield memberEntry(hashOf(name), { person, login }, dateOf(ends));
+    }
     for (const [person, { below, ends }] of this.#cuts) yield cutEntry(person, below, dateOf(ends));
     for (const [person, { number, blocked, ends }] of this.#blocks) {
       yield blockEntry(person, number, blocked, dateOf(ends));
@@ -136,8 +210,8 @@ export class Ended {
   }
 
   #hasSession(sessionId: string, group: string): boolean {
-    if (this.#sessions.size === 0) return false;
-    return this.#sessions.has(digest(sessionId)) || (group !== '' && this.#sessions.has(group));
+    if (this.#revoked.size === 0) return false;
+    return this.#revoked.has(sessionName(sessionId)) || (group !== '' && this.hasGroup(group));
   }
 
   get #anyBlocked(): boolean {
@@ -148,26 +222,97 @@ export class Ended {
     return this.#blocks.get(person)?.blocked === true || this.#held.block.has(person);
   }
 
-  /** Two may arrive in the wrong order. @param replaced names of sessions that are covered by it. */
-  #learnCut(person: string, cut: Cut, replaced: string): boolean {
+  #learn(content: Content): Learned {
+    if (content.kind === 'all') return this.#learnCut(content.person, content);
+    if (content.kind === 'blocked') return this.#learnBlock(content.person, content);
+    if (content.kind === 'life') return this.#learnLife(content);
+    if (content.kind === 'member') return this.#learnMember(content);
+    return this.#learnRevocation(content);
+  }
+
+  /** Of two, the later end holds. Two that name different owners can no longer be folded: one of them is forged. */
+  #learnRevocation({ name, person, login, ends }: Revocation): Learned {
+    const known = this.#revoked.get(name) ?? { person, login, ends };
+    const owner = known.person === person ? { person, login: Math.max(known.login, login) } : unowned;
+    const revoked = { ...owner, ends: Math.max(known.ends, ends) };
+    // All sessions of the cookie are this person's: what is known of them is in the revocation now.
+    if (this.#members.get(name)?.size === 1) this.#dropMember(name, owner);
+    const cut = this.#cuts.get(owner.person);
+    if (cut !== undefined && this.#isCovered(name, revoked, cut)) this.#forget(name);
+    else this.#remember(name, revoked);
+    return { name };
+  }
+
+  #dropMember(name: string, { person, login }: Owner): void {
+    const member = this.#members.get(name)?.get(person);
+    if (member !== undefined && member.login <= login) this.#members.delete(name);
+  }
+
+  /** Keeps the place of one that is known: a catch-up walks along them while the store repeats what it is told. */
+  #remember(name: string, revoked: Revoked): void {
+    const { person } = revoked;
+    if (this.#revoked.get(name)?.person !== person) this.#forgetOwner(name);
+    this.#revoked.set(name, revoked);
+    if (person !== '') this.#byPerson.set(person, (this.#byPerson.get(person) ?? new Set()).add(name));
+  }
+
+  #forget(name: string): void {
+    this.#forgetOwner(name);
+    this.#revoked.delete(name);
+  }
+
+  #forgetOwner(name: string): void {
+    const { person = '' } = this.#revoked.get(name) ?? {};
+    const names = this.#byPerson.get(person);
+    if (names?.delete(name) && names.size === 0) this.#byPerson.delete(person);
+  }
+
+  /** Whether every session that a revocation ends is ended by a cutoff of its owner too, for as long. */
+  #isCovered(name: string, { person, login, ends }: Revoked, cut: Cut): boolean {
+    if (person === '' || login >= cut.below || ends > cut.ends) return false;
+    const later = this.#members.get(name)?.get(person);
+    return this.#hasOnly(name, person) && (later === undefined || later.login < cut.below);
+  }
+
+  /** Whether nobody else has logged in with the binding cookie. */
+  #hasOnly(name: string, person: string): boolean {
+    const members = this.#members.get(name);
+    return members === undefined || (members.size === 1 && members.has(person));
+  }
+
+  #learnMember({ binding, person, login, ends }: Content & { readonly kind: 'member' }): Learned {
+    const name = bindingName(binding);
+    const revoked = this.#revoked.get(name);
+    // As in the revocation already: the entry comes late.
+    if (revoked?.person === person && revoked.login >= login) return {};
+    const members = this.#members.get(name) ?? new Map<string, Member>();
+    const known = members.get(person) ?? { login, ends };
+    const member = { login: Math.max(login, known.login), ends: Math.max(ends, known.ends) };
+    this.#members.set(name, members.set(person, member));
+    return {};
+  }
+
+  /** Two may arrive in the wrong order. */
+  #learnCut(person: string, cut: Cut): Learned {
     const known = this.#cuts.get(person) ?? { below: 0, ends: 0 };
     const below = Math.max(cut.below, known.below);
+    const ends = Math.max(cut.ends, known.ends);
     this.#highest = Math.max(this.#highest, below);
-    this.#latest = Math.max(this.#latest, below);
-    this.#cuts.set(person, { below, ends: Math.max(cut.ends, known.ends) });
-    if (replaced !== '') for (const name of replaced.split(' ')) this.#sessions.delete(name);
-    return below > known.below;
+    // The login below it, since a login may have the number itself.
+    this.#latest = Math.max(this.#latest, below - 1);
+    this.#cuts.set(person, { below, ends });
+    for (const name of this.coveredBy(person, below, dateOf(ends))) this.#forget(name);
+    return below > known.below ? { person } : {};
   }
 
-  #learnBlock(person: string, number: number, value: string, ends: number): boolean {
+  #learnBlock(person: string, { number, blocked, ends }: Block): Learned {
     this.#latest = Math.max(this.#latest, number);
-    if (number <= (this.#blocks.get(person)?.number ?? 0)) return false;
-    const blocked = value === 'yes';
+    if (number <= (this.#blocks.get(person)?.number ?? 0)) return {};
     this.#blocks.set(person, { number, blocked, ends });
-    return blocked;
+    return blocked ? { person } : {};
   }
 
-  #learnLife(application: string, life: number, ends: number): Record<string, never> {
+  #learnLife({ application, life, ends }: Content & { readonly kind: 'life' }): Learned {
     if (life >= this.lifeOf(application)) this.#lives.set(application, { life, ends });
     return {};
   }
@@ -175,52 +320,43 @@ export class Ended {
   /** Forgets, once a minute at most, what is over anyway. */
   #prune(now: number): void {
     if (!this.#pruning.isDue(now)) return;
-    for (const names of [this.#sessions, this.#tokens]) forgetOver(names, (ends) => ends <= now);
-    for (const more of [this.#cuts, this.#blocks, this.#lives]) {
-      forgetOver(more as Map<string, { readonly ends: number }>, ({ ends }) => ends <= now);
+    for (const [name, { ends }] of this.#revoked) if (ends <= now) this.#forget(name);
+    for (const [name, members] of this.#members) {
+      forgetOver(members, now);
+      if (members.size === 0) this.#members.delete(name);
     }
+    forgetOver(this.#cuts, now);
+    forgetOver(this.#blocks, now);
+    forgetOver(this.#lives, now);
   }
 }
 
-/** Hashed, so that the store does not say who was logged out. */
+/** Names a user in the store. Usernames can be guessed, and so the name is no secret. */
 export function personOf(wls: string, principal: string): string {
-  return digest(JSON.stringify([wls, principal]));
+  return digest('person', JSON.stringify([wls, principal]));
 }
 
-export function sessionEntry(name: string, expires: Date): Entry {
-  return { key: `${ENDED}:${name}`, value: '', expires };
+export function sessionName(sessionId: string): string {
+  return `session.${digest('session', sessionId)}`;
 }
 
-export function tokenEntry(name: string, expires: Date): Entry {
-  return { key: `${ENDED}:token.${name}`, value: '', expires };
+/** @param group hash of a binding cookie. */
+export function bindingName(group: string): string {
+  return `binding.${group}`;
 }
 
-// A key for each cut, block and life: of two at a time, the one must not replace the other.
-
-/** @param replaced names of sessions that need no entry of their own any more. */
-export function cutEntry(person: string, below: number, expires: Date, replaced: readonly string[] = []): Entry {
-  return { key: `${ENDED}:all.${person}.${below}`, value: replaced.join(' '), expires };
+export function tokenName(handle: string): string {
+  return `token.${digest('token handle', handle)}`;
 }
 
-export function blockEntry(person: string, number: number, blocked: boolean, expires: Date): Entry {
-  return { key: `${ENDED}:block.${person}.${number}`, value: blocked ? 'yes' : 'no', expires };
-}
-
-/** @param life seconds. */
-export function lifeEntry(application: string, life: number, expires: Date): Entry {
-  return { key: `${ENDED}:life.${application}.${life}`, value: '', expires };
+function hashOf(name: string): string {
+  return name.slice(name.indexOf('.') + 1);
 }
 
 function dateOf(second: number): Date {
   return new Date(second * 1000);
 }
 
-function forgetOver<T>(known: Map<string, T>, isOver: (one: T) => boolean): void {
-  for (const [name, one] of known) if (isOver(one)) known.delete(name);
-}
-
-/** What is said twice is remembered until the later end. */
-function later(names: Map<string, number>, name: string, ends: number): string {
-  names.set(name, Math.max(ends, names.get(name) ?? 0));
-  return name;
+function forgetOver(known: Map<string, { readonly ends: number }>, now: number): void {
+  for (const [name, { ends }] of known) if (ends <= now) known.delete(name);
 }

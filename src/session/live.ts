@@ -1,17 +1,17 @@
-import { digest } from '../digest.js';
 import type { SessionError } from '../errors.js';
 import { YEAR } from '../options.js';
+import { bindingName, Ended, type Handle, personOf, sessionName, tokenName } from './ended.js';
 import {
   blockEntry,
   cutEntry,
   ENDED,
-  Ended,
-  type Handle,
+  isLoginNumber,
   lifeEntry,
-  personOf,
-  sessionEntry,
-  tokenEntry,
-} from './ended.js';
+  memberEntry,
+  type Owner,
+  revocationEntry,
+  unowned,
+} from './entries.js';
 import { expired, forgotten, revoked, storeAway } from './over.js';
 import { inTurns, Pace } from './pace.js';
 import type { EndsBecause } from './session.js';
@@ -30,6 +30,8 @@ const MAX_EACH = 64;
 const MAX_ALL = 1_000_000;
 /** How many entries are told to the store at a time. */
 const CHUNK = 500;
+/** Longest part of an implausible key that the log shows. */
+const MAX_SHOWN = 80;
 
 export interface LiveOptions {
   readonly store: Store;
@@ -54,13 +56,6 @@ interface Untold {
   readonly release: () => void;
 }
 
-/** A session that was ended: its name, its login's number, and when it would have ended by itself, in milliseconds. */
-interface Each {
-  readonly name: string;
-  readonly login: number;
-  readonly ends: number;
-}
-
 /**
  * Which sessions are still live, and what is to be told when one ends. This process keeps a copy of what the store knows
  * to have ended, so that a request asks nobody; what it knows, the store is told again whenever it may have forgotten.
@@ -72,9 +67,10 @@ export class LiveSessions {
   readonly #watches = new Watches();
   /** What the store could not be told yet, by what it is about. */
   readonly #untold = new Map<string, Untold>();
-  /** Sessions that were ended here one by one, by person. */
-  readonly #each = new Map<string, readonly Each[]>();
-  readonly #pruning = new Pace(60_000);
+  /** Throttles the log: a store may be full of junk. */
+  readonly #reporting = new Pace(60);
+  /** Number of implausible entries since the log was last told. */
+  #implausible = 0;
   #mark: string | undefined;
   #stale = false;
   #askedWhy = Number.NEGATIVE_INFINITY;
@@ -119,7 +115,7 @@ export class LiveSessions {
 
   /** Whether so much was ended that no more sessions may begin. What was ended is never forgotten before its time. */
   get isFull(): boolean {
-    return this.#ended.size >= (this.#options.most ?? MAX_ALL);
+    return this.#ended.total >= (this.#options.most ?? MAX_ALL);
   }
 
   /** Whether the store has yet to be told of a revocation. */
@@ -135,14 +131,23 @@ export class LiveSessions {
     return this.#ended.hasToken(handle);
   }
 
-  /** @param group the hash of an anchor. */
+  /** @param group hash of a binding cookie. */
   isGroupEnded(group: string): boolean {
     return this.#ended.hasGroup(group);
   }
 
-  /** The next number of a login, larger than any that was seen here. */
+  /**
+   * Returns the next login sequence number, which is larger than any that was seen here.
+   *
+   * @throws Error if the counter of the store does not grow: then no cutoff and no unblocking would have an effect.
+   */
   async next(): Promise<number> {
-    return this.#store.next(this.#ended.latest);
+    const seen = this.#ended.latest;
+    const number = await this.#store.next(seen);
+    if (number > seen && isLoginNumber(number, this.#second())) return number;
+    throw new Error(
+      `its login counter (in Redis the key "number" after the prefix, in LMDB the record "count") gave ${number} after ${seen}, and the number has to grow and to be at most the time in microseconds: something else has written to the counter, or the clocks differ by more than a day. Set the clocks right, then run ucam-webauth store invalidate`,
+    );
   }
 
   isBlocked(wls: string, principal: string): boolean {
@@ -151,20 +156,43 @@ export class LiveSessions {
 
   /** Ends a session, or a token, everywhere. It is remembered until it would have ended by itself. */
   async end(handle: Handle, ends: Date): Promise<void> {
-    const name = digest(handle.sessionId);
-    if (handle.login === Number.POSITIVE_INFINITY) return this.#put(tokenEntry(name, withSlack(ends)));
-    const person = personOf(handle.wls, handle.principal);
-    // One that is ended again, which anybody can with an old cookie while the store is away, counts once.
-    const others = this.#endedBy(person).filter((one) => one.name !== name);
-    const each = [...others, { name, login: handle.login, ends: ends.getTime() }];
-    if (each.length > MAX_EACH) return this.#endTogether(person, each);
-    this.#each.set(person, each);
-    await this.#put(sessionEntry(name, withSlack(ends)));
+    const expires = this.#withSlack(ends);
+    if (handle.login === Number.POSITIVE_INFINITY) {
+      return this.#put(revocationEntry(tokenName(handle.sessionId), unowned, expires));
+    }
+    const owner = ownerOf(handle);
+    const name = sessionName(handle.sessionId);
+    const others = this.#foldable(owner.person, name);
+    if (others.length >= MAX_EACH) return this.#fold(owner.person, [...others, owner]);
+    await this.#put(revocationEntry(name, owner, expires));
   }
 
-  /** Ends all sessions that are bound to an anchor, in whichever applications. @param group its hash. */
-  async endGroup(group: string): Promise<void> {
-    await this.#put(sessionEntry(group, this.#after(this.#ended.longestLife + SLACK)));
+  /**
+   * Notes that a person has logged in with a binding cookie, so that a cutoff stands for its revocation only where it ends
+   * all of its sessions.
+   */
+  async join(group: string, handle: Handle, ends: Date): Promise<void> {
+    const entry = memberEntry(group, ownerOf(handle), this.#withSlack(ends));
+    this.#learn(entry);
+    await this.#store.put(entry.key, entry.value, entry.expires);
+  }
+
+  /**
+   * Ends all sessions that are bound to a cookie, in whichever applications.
+   *
+   * @param handle one of these sessions.
+   */
+  async endGroup(handle: Handle): Promise<void> {
+    const { group } = handle;
+    const name = bindingName(group);
+    const owner = this.#ended.ownerOfGroup(group, ownerOf(handle));
+    const others = this.#foldable(owner.person, name);
+    await this.#put(revocationEntry(name, owner, this.#after(this.#ended.longestLife + SLACK)));
+    if (owner.person === '') return;
+    // The revocation says it now. What cannot be deleted expires.
+    await this.#store.delete(memberEntry(group, owner, new Date(0)).key).catch(() => {});
+    // Not this one itself: a login of the browser may be under way, and finds the binding cookie revoked.
+    if (others.length >= MAX_EACH) await this.#fold(owner.person, others);
   }
 
   /** Ends all sessions of a person, whenever and wherever they began. */
@@ -198,17 +226,18 @@ export class LiveSessions {
       onEnd(over);
       return () => {};
     }
-    const name = digest(handle.sessionId);
-    const { group } = handle;
+    const isToken = handle.login === Number.POSITIVE_INFINITY;
+    const name = isToken ? tokenName(handle.sessionId) : sessionName(handle.sessionId);
+    const group = handle.group === '' ? '' : bindingName(handle.group);
     const watch = { handle, name, group, onEnd, onRenew, ends: Math.ceil(ends.getTime() / 1000), because };
     this.#watches.add(watch);
     this.#timer ??= setInterval(() => this.sweep(), SWEEP_EVERY).unref();
     return () => this.#forget(watch);
   }
 
-  /** Lets a session's watches go on until another end, if that is later. @param name the hash of its id. */
-  postpone(name: string, endOf: (handle: Handle) => End | undefined): void {
-    for (const watch of this.#watches.named(name)) {
+  /** Lets a session's watches go on until another end, if that is later. */
+  postpone(sessionHash: string, endOf: (handle: Handle) => End | undefined): void {
+    for (const watch of this.#watches.named(`session.${sessionHash}`)) {
       const end = endOf(watch.handle);
       if (end && this.#watches.postpone(watch, end)) reporting(() => watch.onRenew?.(end));
     }
@@ -242,10 +271,10 @@ export class LiveSessions {
    */
   async #catchUp(): Promise<void> {
     const { application, maxLife, now } = this.#options;
-    const there = new Map<string, number>();
-    await inTurns(await this.#store.list(ENDED), (entry) => {
-      this.#learn(entry);
-      there.set(entry.key, entry.expires.getTime());
+    const entries = await this.#store.list(ENDED);
+    const there = new Map<string, Entry>();
+    await inTurns(membersFirst(entries), (entry) => {
+      if (this.#learn(entry)) there.set(entry.key, entry);
     });
     const longest = Math.max(maxLife, this.#ended.lifeOf(application));
     this.#learn(lifeEntry(application, longest, this.#after(YEAR + SLACK)));
@@ -306,30 +335,35 @@ export class LiveSessions {
   }
 
   /** Ends by one entry what a person has ended one by one, and whatever else of theirs began before the last of that. */
-  async #endTogether(person: string, each: readonly Each[]): Promise<void> {
+  async #fold(person: string, each: readonly Owner[]): Promise<void> {
     const below = Math.max(...each.map(({ login }) => login)) + 1;
-    const names = each.map(({ name }) => name);
-    this.#each.delete(person);
-    await this.#tell(`together ${person}`, () => this.#cut(person, below, names));
+    const covered = this.#ended.coveredBy(person, below, this.#cutExpires());
+    await this.#tell(`together ${person}`, () => this.#cut(person, below, covered));
   }
 
-  async #cut(person: string, below: number, replaced: readonly string[] = []): Promise<void> {
+  /** @param covered names of revocations that the cutoff stands for, beside those that are known now. */
+  async #cut(person: string, below: number, covered: readonly string[] = []): Promise<void> {
     const superseded = this.#ended.cutOf(person) ?? below;
-    const entry = cutEntry(person, below, this.#after(YEAR + SLACK), replaced);
+    const expires = this.#cutExpires();
+    const names = new Set([...covered, ...this.#ended.coveredBy(person, below, expires)]);
+    const entry = cutEntry(person, below, expires);
     this.#learn(entry);
     await this.#store.put(entry.key, entry.value, entry.expires);
-    const needless = replaced.map((name) => sessionEntry(name, new Date(0)).key);
+    const needless = [...names].map((name) => `${ENDED}:${name}`);
     if (superseded < below) needless.push(cutEntry(person, superseded, new Date(0)).key);
     await Promise.all(needless.map((key) => this.#store.delete(key)));
   }
 
-  /** Those that a person ended here one by one, and that are remembered still. */
-  #endedBy(person: string): readonly Each[] {
-    const now = this.#options.now().getTime();
-    if (this.#pruning.isDue(now)) {
-      for (const [key, each] of this.#each) if (each.every(({ ends }) => ends <= now)) this.#each.delete(key);
-    }
-    return (this.#each.get(person) ?? []).filter(({ ends }) => ends > now);
+  /** Returns the owners of a person's revocations that a cutoff could stand for, of sessions that could live still. */
+  #foldable(person: string, except: string): readonly Owner[] {
+    const found = this.#ended.foldable(person, this.#second() + SLACK);
+    // One that is ended again, which anybody can with an old cookie while the store is away, counts once.
+    found.delete(except);
+    return [...found.values()];
+  }
+
+  #cutExpires(): Date {
+    return this.#after(YEAR + SLACK);
   }
 
   /** Holds here at once, whenever the store gets to giving it a number. */
@@ -340,7 +374,7 @@ export class LiveSessions {
   }
 
   async #put(entry: Entry): Promise<void> {
-    this.#learn(entry);
+    if (!this.#learn(entry)) throw new Error('the session cannot be ended: it was not made here');
     await this.#tell(entry.key, () => this.#store.put(entry.key, entry.value, entry.expires));
   }
 
@@ -395,10 +429,28 @@ export class LiveSessions {
     if (this.#untold.size > 0) this.#retryLater();
   }
 
-  #learn(entry: Entry): void {
-    const { name, person } = this.#ended.learn(entry, this.#second());
+  /** Returns whether the entry is plausible. */
+  #learn(entry: Entry): boolean {
+    const learned = this.#ended.learn(entry, this.#second());
+    if (learned === undefined) {
+      this.#reject(entry);
+      return false;
+    }
+    const { name, person } = learned;
     if (name !== undefined) for (const watch of this.#watches.named(name)) this.#end(watch, revoked());
     if (person !== undefined) this.#endPerson();
+    return true;
+  }
+
+  #reject({ key }: Entry): void {
+    this.#implausible += 1;
+    if (!this.#reporting.isDue(this.#second())) return;
+    const shown = JSON.stringify(String(key).slice(0, MAX_SHOWN));
+    const which = this.#implausible === 1 ? shown : `${this.#implausible} entries, the last one ${shown}`;
+    this.#options.complain(
+      `the store holds what this version of ucam-webauth does not write, and it was ignored: ${which}. An earlier version, a clock that is wrong by more than a day, or something else that writes to the store has put it there`,
+    );
+    this.#implausible = 0;
   }
 
   /** Looks at all watches: it is rare, and an index would cost each socket. */
@@ -417,6 +469,13 @@ export class LiveSessions {
       this.#timer = undefined;
     }
     return was;
+  }
+
+  /** In whole seconds, in which this process remembers it: so that it is the same in the store. */
+  #withSlack(ends: Date): Date {
+    const latest = this.#after(YEAR + SLACK);
+    const end = new Date(Math.ceil(ends.getTime() / 1000 + SLACK) * 1000);
+    return end < latest ? end : latest;
   }
 
   #after(seconds: number): Date {
@@ -439,7 +498,12 @@ export function reporting(call: () => void): void {
   }
 }
 
-/** In whole seconds, in which this process remembers it: so that it is the same in the store. */
-function withSlack(ends: Date): Date {
-  return new Date(Math.ceil(ends.getTime() / 1000 + SLACK) * 1000);
+function ownerOf({ wls, principal, login }: Handle): Owner {
+  return { person: personOf(wls, principal), login };
+}
+
+/** Who has logged in with a binding cookie has to be known before a cutoff stands for its revocation. */
+function membersFirst(entries: readonly Entry[]): readonly Entry[] {
+  const isMember = ({ key }: Entry) => String(key).startsWith(`${ENDED}:member.`);
+  return [...entries.filter(isMember), ...entries.filter((entry) => !isMember(entry))];
 }

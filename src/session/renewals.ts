@@ -56,12 +56,12 @@ export class Renewals {
   /** When a session was used last, in milliseconds, as far as was heard; 0 if it was not renewed lately. */
   lastSeen(sessionId: string): number {
     // Most are never renewed where nobody opens sockets, and hashing takes longest.
-    return this.#seen.size === 0 ? 0 : (this.#seen.get(digest(sessionId)) ?? 0);
+    return this.#seen.size === 0 ? 0 : (this.#seen.get(digest('session', sessionId)) ?? 0);
   }
 
   /** Says that a session was used. @param seen milliseconds. @param expires when it ends, unless it is used again. */
   publish(sessionId: string, seen: number, expires: Date): void {
-    const name = digest(sessionId);
+    const name = digest('session', sessionId);
     if (this.#closed || seen < (this.#seen.get(name) ?? 0) + PUBLISH_EVERY) return;
     this.#note(name, seen);
     const key = `${this.#folder}:${name}`;
@@ -92,7 +92,9 @@ export class Renewals {
     // Whatever is in the store, we did not seal it as this.
     if (typeof opened === 'string') return;
     const [its, seen] = JSON.parse(opened.text);
-    if (its === key) this.#note(key.slice(this.#folder.length + 1), seen);
+    // From a process whose clock is ahead: it must not keep a session in use until then.
+    const used = Math.min(seen, this.#options.now().getTime());
+    if (its === key) this.#note(key.slice(this.#folder.length + 1), used);
   }
 
   /** Two may arrive in the wrong order, and our own comes back to us. */

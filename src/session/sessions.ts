@@ -93,7 +93,7 @@ export class Sessions {
 
   constructor(options: SessionsOptions) {
     const { sealerOf, store, now, place, cookie, wls, staleAfter, allowStale, complain } = options;
-    const application = digest(JSON.stringify([place, cookie]));
+    const application = digest('application', JSON.stringify([place, cookie]));
     this.#options = options;
     this.#sealer = sealerOf('session');
     const { maxLife, inactiveTimeout } = options.lifetimes;
@@ -129,8 +129,9 @@ export class Sessions {
     const times = { issue: issue.getTime(), loggedIn: begun, lastSeen: begun };
     const end = sessionEnd(times.issue, life, lifetimes);
     const login = await this.#ask(() => this.#live.next());
-    if (anchor !== undefined && this.isSpent(anchor)) throw revoked('the browser has logged out meanwhile');
-    return { ...who, login, ...times, ...end, mark, anchor: anchorOf(anchor) };
+    const session = { ...who, login, ...times, ...end, mark, anchor: anchorOf(anchor) };
+    if (anchor !== undefined) await this.#join(session, anchor);
+    return session;
   }
 
   seal(session: Session): string {
@@ -238,6 +239,7 @@ export class Sessions {
   /** Ends one session, and no other of the browser's. */
   async revoke(auth: Auth): Promise<void> {
     await this.#ask(() => this.#live.end(auth, this.endOf(auth)));
+    this.list?.forget(auth);
   }
 
   /**
@@ -246,12 +248,11 @@ export class Sessions {
    */
   async logOut(auth: Auth): Promise<void> {
     try {
-      await this.#ask(() =>
-        auth.group === '' ? this.#live.end(auth, this.endOf(auth)) : this.#live.endGroup(auth.group),
-      );
+      await this.#ask(() => (auth.group === '' ? this.#live.end(auth, this.endOf(auth)) : this.#live.endGroup(auth)));
     } catch {
       throw endedHere();
     }
+    this.list?.forget(auth);
   }
 
   /**
@@ -397,6 +398,14 @@ export class Sessions {
     return auth;
   }
 
+  async #join(session: Session, anchor: string): Promise<void> {
+    const { id: sessionId, anchor: group, wls, principal, login, expires } = session;
+    const handle = { sessionId, group, wls, principal, login };
+    await this.#ask(() => this.#live.join(group, handle, new Date(expires)));
+    // Afterwards: who logs the browser out meanwhile either knows of this session, or is known of here.
+    if (this.isSpent(anchor)) throw revoked('the browser has logged out meanwhile');
+  }
+
   /** Whatever fails in a store is told to the log, and to nobody else. */
   async #ask<T>(work: () => Promise<T>): Promise<T> {
     try {
@@ -410,7 +419,7 @@ export class Sessions {
 }
 
 function anchorOf(held: string | undefined): string {
-  return held === undefined ? '' : digest(held);
+  return held === undefined ? '' : digest('binding', held);
 }
 
 /** Without it the browser has logged out elsewhere, or it is not this browser's session; with another, it is not ours. */

@@ -94,7 +94,7 @@ export class Tickets {
   }
 
   #key(ticket: string): string {
-    return `ticket.${digest(JSON.stringify([this.#place, ticket]))}`;
+    return `ticket.${digest('ticket', JSON.stringify([this.#place, ticket]))}`;
   }
 
   /** Forgets, each half minute at most, the sessions whose tickets are over. */

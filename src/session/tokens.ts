@@ -1,4 +1,4 @@
-import { randomBytes, timingSafeEqual } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { digest } from '../digest.js';
 import { AuthorisationError, SessionError } from '../errors.js';
 import { checkOptions, isSeconds, isText, type Rules, required, texts } from '../options.js';
@@ -96,15 +96,18 @@ export class Tokens {
 
   /** The live tokens of a person, the oldest first. */
   async list(principal: string): Promise<Token[]> {
-    const { store, live, heard, ask } = this.#options;
+    const { store, live, wls, now, heard, ask } = this.#options;
     await heard();
     const mark = live.mark();
     const found = await ask(async () => {
       const entries = await store.list(this.#folder(principal));
       return Promise.all(entries.map(({ key }) => this.#read(key.slice(key.lastIndexOf(':') + 1))));
     });
+    const time = now().getTime();
     const there = found
       .filter((kept) => kept !== undefined)
+      // Who can write to the store may have put another user's there, or one that has expired.
+      .filter((kept) => kept.principal === principal && kept.wls === wls && kept.expires > time)
       .filter((kept) => kept.mark === mark && !live.isTokenEnded(kept.handle));
     return there.map(show).sort((a, b) => a.created.getTime() - b.created.getTime());
   }
@@ -181,13 +184,13 @@ export class Tokens {
     const kept = JSON.parse(opened.text) as Kept;
     // It is kept, and the application is given them.
     for (const list of [kept.ptags, kept.scopes]) Object.freeze(list);
-    // Who can write to the store may have put another token's facts there. Of hashes, which are as long as each other.
-    return timingSafeEqual(Buffer.from(digest(kept.handle)), Buffer.from(digest(handle))) ? kept : undefined;
+    // Who can write to the store may have put another token's facts there.
+    return kept.handle === handle ? kept : undefined;
   }
 
   #handle(token: string): string {
     // As JSON has it, of a token that needs no escapes.
-    return digest(`${this.#before}"${token}"]`);
+    return digest('token', `${this.#before}"${token}"]`);
   }
 
   #folder(principal: string): string {

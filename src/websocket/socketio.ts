@@ -224,7 +224,7 @@ class Connections {
     this.#checkPending();
     let shown: string | undefined;
     const decided = this.#gate.decide(request, taken, (ticket) => {
-      shown = digest(ticket);
+      shown = digest('handshake ticket', ticket);
       return this.#waa.takeTicket(ticket);
     });
     const auth = decided instanceof Promise ? await this.#wait(decided) : decided;
@@ -325,7 +325,7 @@ type Next = (error?: Error) => void;
 /** @param shown hash of the ticket that let it in, if it was one. */
 function letIn(auth: Auth, shown?: string): Known {
   const take = (ticket: string): Auth => {
-    if (digest(ticket) === shown) return auth;
+    if (digest('handshake ticket', ticket) === shown) return auth;
     throw new SessionError('ERR_TOKEN_INVALID', 'the connection was opened with another ticket');
   };
   return { auth, take, sockets: new Set() };
