@@ -161,11 +161,27 @@ export function checkFormOrigin(request: IncomingMessage, allowed: ReadonlySet<s
 }
 
 /**
- * Whether a page of ours reads something, as far as its browser says: those that do send no Origin then. Handshakes of
- * WebSockets always have one.
+ * Whether the browser declares that a script of our own page reads something by `fetch` or `XMLHttpRequest`. Browsers
+ * send no Origin with such a request. A WebSocket handshake always has one.
  */
-export function isOwnRead({ method, headers }: IncomingMessage): boolean {
-  return method === 'GET' && headers.upgrade === undefined && headers['sec-fetch-site'] === 'same-origin';
+export function isOwnRead(request: IncomingMessage): boolean {
+  const { method, headers } = request;
+  if (method !== 'GET' || headers.upgrade !== undefined || headers['sec-fetch-site'] !== 'same-origin') return false;
+  const isDeclared = headers['sec-fetch-dest'] !== undefined && headers['sec-fetch-mode'] !== undefined;
+  return isDeclared && !isElementRead(request);
+}
+
+/**
+ * Whether the browser declares that an element of a page (image, script, frame), a navigation or a prefetch sent a GET
+ * request, and not a script of the page. An attacker can plant an element where no script runs. `false` if the client
+ * sends no Fetch Metadata (https://www.w3.org/TR/fetch-metadata/).
+ */
+export function isElementRead({ method, headers }: IncomingMessage): boolean {
+  if (method !== 'GET') return false;
+  const { 'sec-fetch-dest': destination = 'empty', 'sec-fetch-mode': mode = 'cors' } = headers;
+  if (destination !== 'empty' || (mode !== 'cors' && mode !== 'same-origin')) return true;
+  // Firefox called the header X-Moz, and Safari Purpose, before Sec-Purpose.
+  return ['sec-purpose', 'purpose', 'x-moz'].some((name) => headers[name]?.includes('prefetch'));
 }
 
 /** Whether a page of another origin reads something, as far as its browser says. */

@@ -141,9 +141,9 @@ describe('firstMessage', () => {
     ['a frame of more than 1 KB', frame('x'.repeat(1017))],
     ['a frame that says that it is long, and is not', Buffer.from([0x81, 0xff, 0, 0, 0, 1, 0, 0, 0, 0])],
     ['a frame of 64 KB', Buffer.from([0x81, 0xfe, 0xff, 0xff])],
-    ['a part of a message', frame('a', { isFinal: false })],
+    ['a message inside of another', Buffer.concat([frame('a', { isFinal: false }), frame('b')])],
     ['the rest of a message', frame('a', { opcode: 0 })],
-    ['a ping', frame('', { opcode: 9 })],
+    ['a ping in parts', frame('', { opcode: 9, isFinal: false })],
     ['a kind of frame that there is not', frame('', { opcode: 3 })],
   ])('closes at once with 4401 for %s', async (_, bytes) => {
     site.accept({ credentials });

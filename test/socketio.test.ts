@@ -181,14 +181,14 @@ const codeOf = ({ text }: Answer): string => JSON.parse(text).error.code;
 const sidOf = ({ text }: Pick<Answer, 'text'>): string => JSON.parse(text.slice(1)).sid;
 
 /** Begins a connection over requests, and goes into the main namespace. */
-async function begin(headers: Record<string, string>, query = ''): Promise<string> {
-  const sid = sidOf(await ask(`transport=polling${query}`, headers));
+async function begin(headers: Record<string, string>): Promise<string> {
+  const sid = sidOf(await ask('transport=polling', headers));
   const there = once(io, 'connection');
-  expect(await ask(`transport=polling&sid=${sid}${query}`, headers, { method: 'POST', body: '40' })).toMatchObject({
+  expect(await ask(`transport=polling&sid=${sid}`, headers, { method: 'POST', body: '40' })).toMatchObject({
     status: 200,
   });
   await there;
-  await ask(`transport=polling&sid=${sid}${query}`, headers);
+  await ask(`transport=polling&sid=${sid}`, headers);
   return sid;
 }
 
@@ -248,22 +248,6 @@ describe.each(ways)('a client by %s', (_, transports) => {
     await failed(client({ ...transports, extraHeaders }));
   });
 
-  it('has a ticket used up once, which the application does not see', async () => {
-    serve({ credentials: ['query'] });
-    const { cookie } = await logIn();
-    const ticket = await ticketOf(cookie);
-    const made = await connected({ ...transports, query: { ticket, room: 'a' } });
-    await settled(made, transports);
-    expect(await made.emitWithAck('ask', 'hello')).toBe('test0001: hello');
-    const [{ handshake, request }] = entered as [ServerSocket];
-    expect(handshake.query).toMatchObject({ room: 'a' });
-    expect(JSON.stringify([handshake, request.url, (request as unknown as { _query: object })._query])).not.toContain(
-      ticket,
-    );
-    await failed(client({ ...transports, query: { ticket } }));
-    expect(events.at(-1)).toMatchObject({ event: 'refused', code: 'ERR_TOKEN_INVALID' });
-  });
-
   it('is let in by an API token with the scopes, until that is revoked', async () => {
     serve({ credentials: ['bearer'], scopes: ['chat'], ptags: [] });
     const make = async (scopes: string[]) => {
@@ -278,6 +262,23 @@ describe.each(ways)('a client by %s', (_, transports) => {
     await waa.tokens.revoke('test0002', good.handle);
     expect(await gone).toContain('io server disconnect');
     await failed(client({ ...transports, extraHeaders: good.headers }));
+  });
+});
+
+describe('a ticket in the address', () => {
+  it('has a ticket used up once, which the application does not see', async () => {
+    serve({ credentials: ['query'] });
+    const { cookie } = await logIn();
+    const ticket = await ticketOf(cookie);
+    const made = await connected({ transports: ['websocket'], query: { ticket, room: 'a' } });
+    expect(await made.emitWithAck('ask', 'hello')).toBe('test0001: hello');
+    const [{ handshake, request }] = entered as [ServerSocket];
+    expect(handshake.query).toMatchObject({ room: 'a' });
+    expect(JSON.stringify([handshake, request.url, (request as unknown as { _query: object })._query])).not.toContain(
+      ticket,
+    );
+    await failed(client({ transports: ['websocket'], query: { ticket } }));
+    expect(events.at(-1)).toMatchObject({ event: 'refused', code: 'ERR_TOKEN_INVALID' });
   });
 });
 
@@ -328,30 +329,33 @@ describe('each request of a connection', () => {
   });
 
   it.each([
-    ['without it', '', 403, 'ERR_SESSION_MISSING'],
-    ['with another', '&ticket=OTHER', 401, 'ERR_TOKEN_INVALID'],
-    ['with two', '&ticket=MINE&ticket=MINE', 401, 'ERR_TOKEN_INVALID'],
-  ])('has to show the ticket that the first one had: %s it gets nothing', async (_, query, status, code) => {
-    serve({ credentials: ['query'] });
+    ['without it', [], 401, 'ERR_SESSION_MISSING'],
+    ['with another', ['OTHER'], 401, 'ERR_TOKEN_INVALID'],
+    ['with two', ['MINE', 'MINE'], 401, 'ERR_TOKEN_INVALID'],
+  ])('has to show the ticket that the first one had: %s it gets nothing', async (_, shown, status, code) => {
+    serve({ credentials: ['bearer'] });
     const { cookie } = await logIn();
     const [ticket, other] = [await ticketOf(cookie), await ticketOf(cookie)];
-    const sid = await begin({}, `&ticket=${ticket}`);
-    const shown = query.replaceAll('MINE', ticket).replace('OTHER', other);
-    const answer = await ask(`transport=polling&sid=${sid}${shown}`, {}, hello);
+    const own = { authorization: `Bearer ${ticket}` };
+    const sid = await begin(own);
+    const lines = shown.map((one) => `Bearer ${one === 'MINE' ? ticket : other}`);
+    const headers = lines.length > 0 ? { authorization: lines as never } : {};
+    const answer = await ask(`transport=polling&sid=${sid}`, headers, hello);
     expect([answer.status, codeOf(answer)]).toEqual([status, code]);
     expect(heard).toEqual([]);
     // The other one was not used up for that.
     expect(await waa.takeTicket(other)).toMatchObject({ principal: 'test0001' });
-    expect((await ask(`transport=polling&sid=${sid}&ticket=${ticket}`, {}, hello)).status).toBe(200);
+    expect((await ask(`transport=polling&sid=${sid}`, own, hello)).status).toBe(200);
   });
 
   it('uses up no ticket where there is no such connection', async () => {
-    serve({ credentials: ['query'] });
+    serve({ credentials: ['bearer'] });
     const { cookie } = await logIn();
     const ticket = await ticketOf(cookie);
+    const headers = { authorization: `Bearer ${ticket}` };
     for (const sid of ['nothing', '__proto__', 'constructor']) {
-      const query = `sid=${sid}&ticket=${ticket}`;
-      for (const answer of [await ask(`transport=polling&${query}`), await upgrade(query)]) {
+      const query = `sid=${sid}`;
+      for (const answer of [await ask(`transport=polling&${query}`, headers), await upgrade(query, headers)]) {
         expect([answer.status, answer.text]).toEqual([403, expect.stringContaining('sticky sessions')]);
       }
     }
@@ -359,22 +363,22 @@ describe('each request of a connection', () => {
     expect(await waa.takeTicket(ticket)).toMatchObject({ principal: 'test0001' });
   });
 
-  it.each(['cookie', 'query'] as const)('is refused once the session is over: by %s', async (by) => {
+  it.each(['cookie', 'bearer'] as const)('is refused once the session is over: by %s', async (by) => {
     serve({ credentials: [by] });
     const { auth, cookie } = await logIn();
-    const shown = async () => (by === 'cookie' ? '' : `&ticket=${await ticketOf(cookie)}`);
-    const headers = by === 'cookie' ? headersOf(cookie) : {};
+    const shown = async () =>
+      by === 'cookie' ? headersOf(cookie) : { authorization: `Bearer ${await ticketOf(cookie)}` };
     const [polling, websocket] = [await shown(), await shown()];
-    const sid = await begin(headers, polling);
-    const url = `${origin.replace('http', 'ws')}/socket.io/?EIO=4&transport=websocket${websocket}`;
-    const socket = new WebSocket(url, { headers });
+    const sid = await begin(polling);
+    const url = `${origin.replace('http', 'ws')}/socket.io/?EIO=4&transport=websocket`;
+    const socket = new WebSocket(url, { headers: websocket });
     const [data] = await once(socket, 'message');
     // It does not see the end, and does not answer.
     socket.pause();
     await waa.endSession(auth);
     for (const answer of [
-      await ask(`transport=polling&sid=${sid}${polling}`, headers, hello),
-      await upgrade(`sid=${sidOf({ text: String(data) })}${websocket}`, headers),
+      await ask(`transport=polling&sid=${sid}`, polling, hello),
+      await upgrade(`sid=${sidOf({ text: String(data) })}`, websocket),
     ]) {
       expect([answer.status, answer.text]).toEqual([403, expect.stringContaining('no connection here has this sid')]);
     }
@@ -386,11 +390,12 @@ describe('each request of a connection', () => {
     serve();
     const { cookie } = await logIn();
     const { cookie: own } = headersOf(cookie) as { cookie: string };
-    const from = (site: string) => ask('transport=polling', { cookie: own, 'sec-fetch-site': site });
+    const fetched = { cookie: own, 'sec-fetch-mode': 'cors', 'sec-fetch-dest': 'empty' };
+    const from = (site: string) => ask('transport=polling', { ...fetched, 'sec-fetch-site': site });
     expect((await from('same-origin')).status).toBe(200);
     for (const site of ['same-site', 'cross-site', 'none']) expect(codeOf(await from(site))).toBe('ERR_ORIGIN_REFUSED');
-    expect(codeOf(await upgrade('', { cookie: own, 'sec-fetch-site': 'same-origin' }))).toBe('ERR_ORIGIN_REFUSED');
-    const posted = await ask('transport=polling', { cookie: own, 'sec-fetch-site': 'same-origin' }, { method: 'POST' });
+    expect(codeOf(await upgrade('', { ...fetched, 'sec-fetch-site': 'same-origin' }))).toBe('ERR_ORIGIN_REFUSED');
+    const posted = await ask('transport=polling', { ...fetched, 'sec-fetch-site': 'same-origin' }, { method: 'POST' });
     expect(codeOf(posted)).toBe('ERR_ORIGIN_REFUSED');
   });
 
@@ -425,7 +430,7 @@ describe('each request of a connection', () => {
     const [none, bearer, query] = [
       await ask('transport=polling'),
       await ask('transport=polling', { authorization: `Bearer ${wrong}` }),
-      await ask(`transport=polling&ticket=${wrong}`),
+      await upgrade(`ticket=${wrong}`),
     ] as const;
     expect([none, bearer, query].map(({ status, headers }) => [status, headers['www-authenticate']])).toEqual([
       [401, 'Bearer'],
@@ -908,17 +913,22 @@ describe('acceptConnections', () => {
     expect(() => acceptConnections(io, waa, { credentials: ['query'] })).toThrow('already');
   });
 
-  it('refuses who comes to the same namespaces by another engine', async () => {
+  it('lets in who comes to the same namespaces by another engine, by its session only', async () => {
     serve();
     const other = createServer();
     await once(other.listen(0, '127.0.0.1'), 'listening');
     io.attach(other);
     const { cookie } = await logIn();
     const url = `http://127.0.0.1:${(other.address() as AddressInfo).port}`;
-    const made = connectClient(url, { extraHeaders: headersOf(cookie), reconnection: false });
+    const stranger = connectClient(url, { extraHeaders: { origin }, reconnection: false, forceNew: true });
+    clients.push(stranger);
+    await failed(stranger);
+    expect([entered, events.at(-1)?.code]).toEqual([[], 'ERR_SESSION_MISSING']);
+    const made = connectClient(url, { extraHeaders: headersOf(cookie), reconnection: false, forceNew: true });
     clients.push(made);
-    expect((await failed(made)).message).toContain('nobody was let in here');
-    expect(entered).toEqual([]);
+    await once(made as never, 'connect');
+    expect(entered.map(({ data }) => data.auth.principal)).toEqual(['test0001']);
+    made.disconnect();
     other.close();
     other.closeAllConnections();
   });

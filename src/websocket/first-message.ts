@@ -1,15 +1,19 @@
 import type { Duplex } from 'node:stream';
+import { constants, inflateRawSync } from 'node:zlib';
 import { SessionError } from '../errors.js';
+import { CLOSE, CONTINUATION, type FrameHeader, isControl, readHeader, unmaskPayload } from './client-frame.js';
 import type { Socket } from './refusal.js';
 
-/** Bytes that are taken of a client before it was said whose socket it is. */
+/** Most bytes of the message, before authentication: its frames with their headers, and also what it unpacks to. */
 const MOST = 1024;
+/** Most bytes of all pings and pongs before the message: each ping is answered. */
+const MOST_CONTROL = 4096;
 
 type Reader = (this: Duplex, chunk: Buffer) => void;
 
 /**
- * What a client sends first. Its first frame has to be a ticket, whole. It is all that ws gets to see until it is known
- * whose socket this is: what comes after it waits where it is, unread.
+ * First message of a client, which has to be a ticket. It may be fragmented or compressed. Until it is whole, ws gets the
+ * control frames only, which it answers. What comes after the message waits unread until the client is authenticated.
  */
 export class FirstMessage {
   /** @throws SessionError if it is none, or the client goes away. */
@@ -18,13 +22,17 @@ export class FirstMessage {
   readonly #connection: Duplex;
   /** Those of ws. */
   readonly #readers: Reader[];
+  /** Bytes that are not a whole frame yet. */
   #bytes: Buffer = Buffer.alloc(0);
+  readonly #message: PartialMessage;
+  #controlLength = 0;
   #give = (_ticket: string): void => {};
   #fail = (_message: string): void => {};
 
   constructor(ws: Socket, connection: Duplex) {
     this.#ws = ws;
     this.#connection = connection;
+    this.#message = new PartialMessage(ws.extensions.includes('permessage-deflate'));
     this.ticket = new Promise((resolve, reject) => {
       this.#give = resolve;
       this.#fail = (message) => reject(new SessionError('ERR_TOKEN_INVALID', message));
@@ -48,45 +56,104 @@ export class FirstMessage {
 
   readonly #read = (chunk: Buffer): void => {
     this.#bytes = Buffer.concat([this.#bytes, chunk]);
-    const length = frameLength(this.#bytes);
-    if (length > MOST) return this.#fail(notTicket);
-    if (this.#bytes.length >= length) this.#hand(this.#bytes.subarray(0, length), this.#bytes.subarray(length));
+    try {
+      while (this.#takeFrame());
+    } catch {
+      this.#fail(notTicket);
+    }
   };
 
-  #hand(frame: Buffer, rest: Buffer): void {
-    const connection = this.#connection.off('data', this.#read);
-    this.#ws.pause();
-    if (rest.length > 0) connection.unshift(rest);
-    for (const reader of this.#readers) connection.on('data', reader);
-    for (const reader of this.#readers) reader.call(connection, frame);
+  /** @returns whether there may be another frame to take. @throws RangeError if the frame is not allowed here. */
+  #takeFrame(): boolean {
+    const header = readHeader(this.#bytes);
+    if (header === undefined) return false;
+    // By the header alone: what is too long is not waited for.
+    if (isControl(header)) this.#checkControl(header);
+    else this.#message.check(header);
+    if (this.#bytes.length < header.length) return false;
+    const frame = this.#bytes.subarray(0, header.length);
+    this.#bytes = this.#bytes.subarray(header.length);
+    if (header.opcode === CLOSE) return this.#finish(frame);
+    if (isControl(header)) return this.#answer(frame);
+    this.#message.add(frame, header);
+    return header.isFinal ? this.#finish(this.#message.frames()) : true;
   }
 
-  readonly #take = (data: Buffer): void => {
-    // It may have been packed.
-    if (data.length > MOST) this.#fail(notTicket);
-    else this.#give(String(data));
-  };
+  #checkControl({ length }: FrameHeader): void {
+    if (this.#controlLength + length > MOST_CONTROL) throw new RangeError();
+  }
+
+  /** Passes a ping or pong to ws, which answers it. */
+  #answer(frame: Buffer): true {
+    this.#controlLength += frame.length;
+    this.#pass(frame);
+    return true;
+  }
+
+  /** Passes the message, or the frame that closes the socket, to ws, which reads by itself from then on. */
+  #finish(frames: Buffer): false {
+    const connection = this.#connection.off('data', this.#read);
+    this.#ws.pause();
+    if (this.#bytes.length > 0) connection.unshift(this.#bytes);
+    for (const reader of this.#readers) connection.on('data', reader);
+    this.#pass(frames);
+    return false;
+  }
+
+  #pass(frames: Buffer): void {
+    for (const reader of this.#readers) reader.call(this.#connection, frames);
+  }
+
+  /** ws has unpacked the message too: its decompressor needs it for those that follow. */
+  readonly #take = (data: Buffer): void => this.#give(String(data));
 
   readonly #leave = (): void => this.#fail('the client went away without a ticket');
 }
 
-const notTicket = 'the first message has to be a ticket, in one frame';
+const notTicket = `the first message has to be a ticket: at most ${MOST} bytes, in valid frames, with few pings before`;
 
-/**
- * The length of a client's frame, header and mask included, as far as its beginning says (RFC 6455, 5.2): at least so
- * much. Infinite, if it is no whole message.
- */
-function frameLength(start: Buffer): number {
-  const [first, second] = start;
-  if (first === undefined || second === undefined) return 2;
-  const [isFinal, opcode, length] = [(first & 0x80) !== 0, first & 0x0f, second & 0x7f];
-  // With a frame of this kind it goes away.
-  if (opcode === CLOSE) return 6 + length;
-  if (!isFinal || (opcode !== TEXT && opcode !== BINARY) || length === 127) return Number.POSITIVE_INFINITY;
-  if (length < 126) return 6 + length;
-  return start.length < 4 ? 4 : 8 + start.readUInt16BE(2);
+/** Frames of one message that are there so far. */
+class PartialMessage {
+  readonly #mayBeCompressed: boolean;
+  readonly #frames: Buffer[] = [];
+  readonly #payloads: Buffer[] = [];
+  #length = 0;
+  #isCompressed = false;
+
+  constructor(mayBeCompressed: boolean) {
+    this.#mayBeCompressed = mayBeCompressed;
+  }
+
+  /** @throws RangeError if a frame with that header cannot come next (RFC 6455, 5.4; RFC 7692, 6.1), or is too long. */
+  check({ opcode, isCompressed, length }: FrameHeader): void {
+    const isFirst = this.#frames.length === 0;
+    if (isFirst === (opcode === CONTINUATION)) throw new RangeError();
+    if (isCompressed && !(isFirst && this.#mayBeCompressed)) throw new RangeError();
+    if (this.#length + length > MOST) throw new RangeError();
+  }
+
+  add(frame: Buffer, header: FrameHeader): void {
+    this.#isCompressed ||= header.isCompressed;
+    this.#length += frame.length;
+    this.#frames.push(frame);
+    // A copy: ws takes the mask off in place.
+    this.#payloads.push(unmaskPayload(frame, header));
+  }
+
+  /** Returns the bytes of the whole message. @throws RangeError if it would unpack to too much. */
+  frames(): Buffer {
+    if (this.#isCompressed) checkUnpacked(Buffer.concat([...this.#payloads, TAIL]));
+    return Buffer.concat(this.#frames);
+  }
 }
 
-const TEXT = 1;
-const BINARY = 2;
-const CLOSE = 8;
+/** End of each compressed message, which clients leave out (RFC 7692, 7.2.1). */
+const TAIL = Buffer.from([0, 0, 0xff, 0xff]);
+
+/** @throws RangeError if the data unpacks to more than a ticket, or is not compressed as browsers and ws do. */
+function checkUnpacked(packed: Buffer): void {
+  const limits = { finishFlush: constants.Z_SYNC_FLUSH, maxOutputLength: MOST, chunkSize: MOST, info: true };
+  const { engine } = inflateRawSync(packed, limits) as unknown as { engine: { bytesWritten: number } };
+  // Behind a final block (RFC 1951, 3.2.3) ws would begin anew with the next frame, and unpack what was not looked at here.
+  if (engine.bytesWritten !== packed.length) throw new RangeError();
+}

@@ -7,6 +7,8 @@ import { closeUnread, described, retryAfter, sendData } from '../http.js';
 /** What is needed of a socket of the package `ws`. */
 export interface Socket extends EventEmitter {
   readonly readyState: number;
+  /** The extensions that were negotiated. */
+  readonly extensions: string;
   close(code: number, reason: string): void;
   terminate(): void;
   ping(): void;

@@ -1,8 +1,8 @@
 import type { EventEmitter } from 'node:events';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { digest } from '../digest.js';
-import { SessionError } from '../errors.js';
-import { described } from '../http.js';
+import { AuthorisationError, SessionError } from '../errors.js';
+import { described, isElementRead } from '../http.js';
 import { checkOptions } from '../options.js';
 import { reporting } from '../session/live.js';
 import type { Auth } from '../session/session.js';
@@ -29,6 +29,8 @@ export interface ConnectionServer {
 }
 
 interface Engine {
+  /** Includes the path, if the engine was made with one. */
+  readonly opts?: { readonly path?: string; readonly cors?: unknown };
   use(middleware: (request: unknown, response: unknown, next: () => void) => void): void;
   on(event: 'connection', listener: (connection: unknown) => void): unknown;
 }
@@ -76,7 +78,8 @@ interface Socket extends EventEmitter {
 
 /**
  * Lets only people who are logged in connect to a server of Socket.IO. Each request of a connection is held to Origin and
- * session. `socket.data.auth` says who it is; the connection ends when their session does.
+ * session. `socket.data.auth` says who it is; the connection ends when their session does. Covers every HTTP server that
+ * `io` is attached to, now and later.
  * @param io made with its HTTP server.
  * @throws TypeError if the options cannot be served safely.
  */
@@ -85,8 +88,7 @@ export function acceptConnections(io: ConnectionServer, waa: WAA, options: Conne
   checkWAA(waa);
   checkOptions('acceptConnections', options, connectionRules);
   checkUse(waa, options);
-  checkReach(waa, io.path(), options);
-  guarded.add(io.engine);
+  checkReach(waa, pathOf(io.engine, io), options);
   const connections = new Connections(waa, options, (name) => io._nsps.has(name));
   const guard = (namespace: Namespace): void => {
     const middleware = middlewareOf(namespace);
@@ -95,17 +97,69 @@ export function acceptConnections(io: ConnectionServer, waa: WAA, options: Conne
     middleware.unshift(middleware.pop());
     namespace.on('connection', (socket) => connections.join(socket as Socket));
   };
-  io.engine.use((request, response, next) => connections.pass(request as Request, response as Response, next));
-  io.engine.on('connection', (connection) => connections.open(connection as Connection));
+  guardEngine(io.engine, connections);
+  guardLaterEngines(io as unknown as Attachable, connections, (path) => checkReach(waa, path, options));
   for (const namespace of io._nsps.values()) guard(namespace);
   io.on('new_namespace', guard);
 }
 
-const guarded = new WeakSet<Engine>();
+/** The guarded engines, each with the connections that it is guarded by. */
+const guarded = new WeakMap<Engine, Connections>();
 
-/** In the order in which they are asked. No more than the names of these lists are private in Socket.IO 4. */
+/**
+ * Puts the guard before all middleware that the application registered: that sees no unauthenticated request. Only the
+ * engine's own CORS middleware, which the engine registers first, stays before: it answers preflight requests, which
+ * carry no credentials, and lets pages of another origin read rejections.
+ */
+function guardEngine(engine: Engine, connections: Connections): void {
+  guarded.set(engine, connections);
+  connections.guard(engine);
+  const middleware = engineMiddlewareOf(engine) as unknown[];
+  middleware.splice(engine.opts?.cors ? 1 : 0, 0, middleware.pop());
+}
+
+/** The methods of a `Server` of `socket.io` that make or bind an engine. `listen` calls `attach`; all call `bind`. */
+interface Attachable extends ConnectionServer {
+  readonly _opts: ConnectionServer['_opts'] & { readonly path?: string };
+  attach: (server: unknown, options?: { readonly path?: string }) => unknown;
+  attachApp?: (app: unknown, options?: object) => unknown;
+  bind: (engine: Engine) => unknown;
+}
+
+/** Guards each engine that the server binds later, and throws before anything is attached that cannot be guarded. */
+function guardLaterEngines(io: Attachable, connections: Connections, checkPath: (path: string) => void): void {
+  const { attach, bind } = io;
+  io.attach = (server, options) => {
+    // In this order Socket.IO itself chooses the path.
+    checkPath(io._opts.path || options?.path || io.path());
+    return attach.call(io, server, options);
+  };
+  io.attachApp = () => {
+    throw notEngine();
+  };
+  io.bind = (engine) => {
+    checkEngine(engine);
+    checkPath(pathOf(engine, io));
+    const guard = guarded.get(engine);
+    if (guard !== undefined && guard !== connections) throw alreadyGuarded();
+    // Socket.IO listens for connections before the guard does, as in the first engine.
+    const bound = bind.call(io, engine);
+    if (guard === undefined) guardEngine(engine, connections);
+    return bound;
+  };
+}
+
+function pathOf(engine: Engine, io: ConnectionServer): string {
+  return engine.opts?.path || io.path();
+}
+
+/** Private lists of Socket.IO 4, in call order: nothing else is private. */
 function middlewareOf(namespace: object): unknown[] {
   return (namespace as { readonly _fns: unknown[] })._fns;
+}
+
+function engineMiddlewareOf(engine: object): unknown {
+  return (engine as { readonly middlewares?: unknown }).middlewares;
 }
 
 /** Of what has no types, and what Socket.IO would do behind our back. */
@@ -116,11 +170,28 @@ function checkServer(io: Partial<ConnectionServer> | undefined): void {
       'acceptConnections(io, …): io is a Server of socket.io 4 that has its server: new Server(server)',
     );
   }
-  if (guarded.has(io.engine)) throw new TypeError('acceptConnections() was called for this server already');
+  checkEngine(io.engine);
+  if (guarded.has(io.engine)) throw alreadyGuarded();
   if (!io._opts?.connectionStateRecovery) return;
   throw new TypeError(
     'connectionStateRecovery hands what was meant for one connection to another, whose session nobody compares: leave it off',
   );
+}
+
+/** Accepts the engine of `node:http` only: those of µWebSockets.js and Bun have requests of another kind. */
+function checkEngine(engine: object | undefined): void {
+  if (Array.isArray(engineMiddlewareOf(engine ?? {})) && 'onWebSocket' in (engine as object)) return;
+  throw notEngine();
+}
+
+function notEngine(): TypeError {
+  return new TypeError(
+    'acceptConnections() guards engines of node:http only: attach io to a server of http or https, by new Server(server) or io.attach(server)',
+  );
+}
+
+function alreadyGuarded(): TypeError {
+  return new TypeError('acceptConnections() was called for this server already');
 }
 
 /** Whose a connection is. */
@@ -139,6 +210,9 @@ interface Late {
   readonly settle: () => void;
 }
 
+/** The open connections of one engine, by their sid. Another engine may generate the same one. */
+type OpenConnections = Map<string, Known>;
+
 class Connections {
   readonly #waa: WAA;
   readonly #gate: Gate;
@@ -147,8 +221,6 @@ class Connections {
   readonly #pending: Pending;
   /** By the first request of each. */
   readonly #known = new WeakMap<IncomingMessage, Known>();
-  /** By their sid. */
-  readonly #open = new Map<string, Known>();
   readonly #late = new WeakMap<Connection, Late>();
   /** Whether there is a namespace of that name. */
   readonly #exists: (name: string) => boolean;
@@ -162,13 +234,20 @@ class Connections {
     this.#sockets = new Sockets(waa, { isOpen, end: (connection) => this.#end(connection) }, options);
   }
 
+  /** Decides each request for an engine, and each connection that it makes. */
+  guard(engine: Engine): void {
+    const open: OpenConnections = new Map();
+    engine.use((request, response, next) => this.#pass(request as Request, response as Response, next, open));
+    engine.on('connection', (connection) => this.#accept(connection as Connection, open));
+  }
+
   /** Every request for the engine, before that looks at it. */
-  async pass(request: Request, response: Response, next: () => void): Promise<void> {
+  async #pass(request: Request, response: Response, next: () => void, open: OpenConnections): Promise<void> {
     const isUpgrade = !('headersSent' in response);
     // Nobody else listens yet, and it may break meanwhile.
     if (isUpgrade) request.socket.on('error', ignore);
     try {
-      await this.#decide(request, isUpgrade);
+      await this.#decide(request, isUpgrade, open);
     } catch (error) {
       return isUpgrade ? refuseUpgrade(request.socket, error) : refuseRequest(response, error);
     }
@@ -176,16 +255,22 @@ class Connections {
   }
 
   /** A connection that the engine has made. */
-  open(connection: Connection): void {
+  #accept(connection: Connection, open: OpenConnections): void {
     const known = this.#known.get(connection.request);
     if (known === undefined && this.#isLate) return this.#expect(connection);
     try {
-      if (known) return this.#keep(connection, known);
+      if (known) return this.#remember(connection, known, open);
     } catch {
       // That was reported.
     }
     // Or it came by a way that does not lead past here.
     hangUp(connection);
+  }
+
+  #remember(connection: Connection, known: Known, open: OpenConnections): void {
+    if (!this.#keep(connection, known)) return;
+    open.set(connection.id, known);
+    connection.on('close', () => open.delete(connection.id));
   }
 
   /** A client that wants to be in a namespace. */
@@ -211,20 +296,35 @@ class Connections {
     socket.on('disconnect', () => sockets.delete(socket));
   }
 
-  async #decide(request: Request, isUpgrade: boolean): Promise<void> {
+  async #decide(request: Request, isUpgrade: boolean, open: OpenConnections): Promise<void> {
     const taken = this.#gate.conceal(request);
     if (taken.tickets.length > 0) delete request._query['ticket'];
+    if (!isUpgrade && isElementRead(request)) throw this.#gate.report(notScript());
     const { sid } = request._query;
+    if (!isUpgrade || sid) this.#checkNoTicket(request, taken);
     if (this.#isLate) this.#checkLate(request, isUpgrade && !sid);
-    else if (sid) await this.#decideAgain(request, taken, sid);
+    else if (sid) await this.#decideAgain(request, taken, open.get(sid));
     else await this.#decideFirst(request, taken);
+  }
+
+  /**
+   * Rejects a ticket in an address where more than one request carries that address: logs on the way would show to their
+   * readers what authorizes the next request. Only a WebSocket is one request. Consumes nothing.
+   */
+  #checkNoTicket(request: Request, { tickets }: Taken): void {
+    if (tickets.length === 0) return;
+    this.#gate.expect(request);
+    throw this.#refusal(
+      "a ticket in the address opens a WebSocket only, and no later request: the client needs transports: ['websocket']",
+    );
   }
 
   async #decideFirst(request: Request, taken: Taken): Promise<void> {
     this.#checkPending();
     let shown: string | undefined;
     const decided = this.#gate.decide(request, taken, (ticket) => {
-      shown = digest('handshake ticket', ticket);
+      // A ticket that was in an address authorizes no later request, in a header either.
+      if (!taken.tickets.includes(ticket)) shown = digest('handshake ticket', ticket);
       return this.#waa.takeTicket(ticket);
     });
     const auth = decided instanceof Promise ? await this.#wait(decided) : decided;
@@ -233,8 +333,7 @@ class Connections {
   }
 
   /** As the first one: of a ticket, that it is the one that was used up then. */
-  async #decideAgain(request: Request, taken: Taken, sid: string): Promise<void> {
-    const known = this.#open.get(sid);
+  async #decideAgain(request: Request, taken: Taken, known: Known | undefined): Promise<void> {
     if (known) return this.#gate.withinDeadline(this.#gate.decideAgain(request, taken, known.auth, known.take));
     this.#gate.expect(request);
     throw this.#refusal('no connection here has this sid: it is over, or another process has it (use sticky sessions)');
@@ -262,16 +361,17 @@ class Connections {
     return this.#gate.withinDeadline(decided).finally(this.#pending.begin());
   }
 
-  /** Has a connection live as long as its session. @throws SessionError if it is closed, or one too many. */
-  #keep(connection: Connection, known: Known): void {
-    const { auth } = known;
+  /**
+   * Has a connection live as long as its session.
+   * @returns whether it is open still.
+   * @throws SessionError if it is closed, or one too many.
+   */
+  #keep(connection: Connection, { auth }: Known): boolean {
     this.#gate.reporting(auth, () => {
       if (!isOpen(connection)) throw wentAway();
       this.#sockets.count(auth, connection);
     });
-    if (!this.#sockets.open(connection, auth, connection.request)) return;
-    this.#open.set(connection.id, known);
-    connection.on('close', () => this.#open.delete(connection.id));
+    return this.#sockets.open(connection, auth, connection.request);
   }
 
   /** The ticket comes with the first namespace that the client asks for, and nothing before it. */
@@ -329,6 +429,13 @@ function letIn(auth: Auth, shown?: string): Known {
     throw new SessionError('ERR_TOKEN_INVALID', 'the connection was opened with another ticket');
   };
   return { auth, take, sockets: new Set() };
+}
+
+function notScript(): AuthorisationError {
+  return new AuthorisationError(
+    'ERR_ORIGIN_REFUSED',
+    'an element of a page, a navigation or a prefetch sent the request: only scripts connect, by fetch, XMLHttpRequest or WebSocket',
+  );
 }
 
 function isOpen({ readyState }: Connection): boolean {
