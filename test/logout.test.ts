@@ -301,6 +301,33 @@ describe.each(frameworks)('%s: POST /webauth/logout', (_, framework) => {
       put.mockRestore();
     });
 
+    it('answers a second click like the first, whose answer the browser no longer awaits', async () => {
+      let fail = () => {};
+      const asked = new Promise<void>((resolve) => {
+        vi.spyOn(store, 'put').mockImplementationOnce(
+          () =>
+            new Promise((_resolve, reject) => {
+              fail = () => reject(new Error('no route'));
+              resolve();
+            }),
+        );
+      });
+      const cookie = cookies(user.cookie(SESSION) as string);
+      const clicks = [post(cookie)];
+      await asked;
+      const arrived = new Promise<void>((resolve) => {
+        site.server.once('request', () => setImmediate(resolve));
+      });
+      clicks.push(post(cookie));
+      await arrived;
+      fail();
+      expect((await Promise.all(clicks)).map(({ status, set }) => [status, set])).toEqual([
+        [503, []],
+        [503, []],
+      ]);
+      vi.restoreAllMocks();
+    });
+
     it('does not call the user logged out at a retry that fails too', async () => {
       vi.spyOn(store, 'put').mockRejectedValue(new Error('no route'));
       for (let i = 0; i < 3; i++) expect((await user.post('/webauth/logout')).status).toBe(503);

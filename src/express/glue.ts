@@ -328,8 +328,9 @@ export class Glue {
 
   /** The user asked for it, though the session may live on. */
   #sayRemoved(why: WebauthError, request: IncomingMessage, response: ServerResponse): void {
-    const { code } = why;
-    this.#waa.log('warn', 'logout', `a session cookie was removed from a browser, no more: ${why.message}`, { code });
+    const { code, message } = why;
+    const what = 'a session cookie was removed from a browser, and its session may live on';
+    this.#waa.log('warn', 'logout', `${what}: ${message}`, { code });
     sendRemoved(this.#waa, request, response);
   }
 
