@@ -14,9 +14,9 @@ export type OnRenew = (end: End) => void;
 /** Something that is to be told when a session ends, such as a socket. */
 export interface Watch {
   readonly handle: Handle;
-  /** Hash of the session's id. */
+  /** Name of the revocation that ends the session, with its kind. */
   readonly name: string;
-  /** By which it may be ended too; empty if it has none. */
+  /** Name of the revocation of its binding cookie; empty if it has none. */
   readonly group: string;
   readonly onEnd: OnEnd;
   readonly onRenew: OnRenew | undefined;

@@ -169,12 +169,12 @@ describe.each(engines())('live sessions on $name, of which something else has wr
     await writer.store.put(
       `ended:all.${accomplice}.${victim.login + 1}`,
       key.slice('ended:session.'.length),
-      later(3600),
+      later(5 * 3600),
     );
-    await writer.store.put(`ended:all.${accomplice}.${victim.login + 2}`, '', later(3600));
+    await writer.store.put(`ended:all.${accomplice}.${victim.login + 2}`, '', later(5 * 3600));
     // The same with a revocation that claims to be the accomplice's.
-    await writer.store.put(key, `${accomplice}.1`, later(3600));
-    await writer.store.put(`ended:all.${accomplice}.${victim.login + 3}`, '', later(3600));
+    await writer.store.put(key, `${accomplice}.1`, later(5 * 3600));
+    await writer.store.put(`ended:all.${accomplice}.${victim.login + 3}`, '', later(5 * 3600));
     await writer.store.delete(key);
     await heard(here, writer.store);
     expect(here.live.isEnded(victim)).toBe(true);
