@@ -1,6 +1,5 @@
 import { once } from 'node:events';
 import type { IncomingMessage } from 'node:http';
-import { Server as Engine } from 'engine.io';
 import { Server as SocketIO } from 'socket.io';
 import { describe, expect, it } from 'vitest';
 import { createWAA } from '../src/waa.js';
@@ -9,6 +8,14 @@ import { secret, wls } from './site.js';
 import { codeOf, connected, originOf, rejected, sidOf, socketIOSite } from './socketio-site.js';
 
 const site = socketIOSite();
+
+type Engine = typeof site.io.engine;
+
+/** An engine of the application's own, which is attached by itself. */
+function makeEngine(path: string): Engine {
+  const Made = site.io.engine.constructor as new (options: object) => Engine;
+  return new Made({ path });
+}
 
 /** Notes the requests that reach middleware of the application, which it registers by `io.engine.use`. */
 function noteRequests(io = site.io): string[] {
@@ -97,10 +104,10 @@ describe('acceptConnections(), for an engine that is made later', () => {
     [
       'io.bind',
       (server) => {
-        const engine = new Engine({ path: '/socket.io' } as never);
+        const engine = makeEngine('/socket.io');
         engine.use((_request: unknown, _response: unknown, next: () => void) => next());
         engine.attach(server, { path: '/socket.io' });
-        return site.io.bind(engine as never);
+        return site.io.bind(engine);
       },
     ],
   ];
@@ -166,7 +173,7 @@ describe('acceptConnections(), for an engine that is made later', () => {
       () => io.attach(second),
       () => io.attach(second, { path: '/elsewhere' }),
       () => io.listen(second),
-      () => io.bind(new Engine({ path: '/elsewhere' } as never) as never),
+      () => io.bind(makeEngine('/elsewhere')),
     ]) {
       expect(attach).toThrow(TypeError);
       expect(attach).toThrow(/never to \/(socket\.io|elsewhere)/);
