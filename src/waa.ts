@@ -20,6 +20,7 @@ import { formatRequest } from './request.js';
 import { type AuthResponse, parseResponse } from './response.js';
 import type { ListedSession } from './session/list.js';
 import { MemoryStore } from './session/memory.js';
+import { checkOwnAuth } from './session/own-auth.js';
 import { Sealer } from './session/seal.js';
 import type { Auth } from './session/session.js';
 import { Sessions, type SocketCookies } from './session/sessions.js';
@@ -277,9 +278,10 @@ export class WAA {
   /**
    * Ends a session everywhere: its cookie opens no more, and its sockets close; and with it those of other applications
    * that the browser shares an anchor cookie with.
+   * @throws TypeError for a copy of an `Auth` object, before anything is done.
    */
   async endSession(auth: Auth): Promise<void> {
-    this.#checkOwn(auth);
+    this.#checkOwn('endSession()', auth);
     await this.#sessions.logOut(auth);
     this.log('info', 'logout', 'a session was ended', auth);
   }
@@ -320,7 +322,7 @@ export class WAA {
 
   /** Ends a session in whose place another one has begun; others of the browser go on. */
   async retireSession(auth: Auth): Promise<void> {
-    this.#checkOwn(auth);
+    this.#checkOwn('retireSession()', auth);
     await this.retirePeeked(auth);
   }
 
@@ -371,14 +373,11 @@ export class WAA {
 
   /**
    * Calls back once, when the session ends for whatever reason. Returns a function that stops watching.
-   * @param auth as `openSession` or `takeTicket` gave it: the watch of a copy is not renewed.
+   * @param auth the object that a guard, an open socket, `openSession` or `takeTicket` gave.
    * @param onRenew is told the new end, whenever the session was used on any process and so lasts longer than was known.
    */
   watch(auth: Auth, onEnd: OnEnd, onRenew?: OnRenew): () => void {
-    if (typeof auth?.sessionId !== 'string') {
-      throw new TypeError('watch() takes who is logged in: perhaps an await is missing before it');
-    }
-    this.#checkOwn(auth);
+    this.#checkOwn('watch()', auth);
     return this.#sessions.watch(auth, onEnd, onRenew);
   }
 
@@ -465,8 +464,13 @@ export class WAA {
     return [given].flat().map((secret) => Buffer.from(secret, 'hex'));
   }
 
-  /** Of two login services in one application, each has its own. */
-  #checkOwn({ wls }: Auth): void {
+  /**
+   * Checks that this package made an `Auth`, for a login of this application's login service.
+   * @throws TypeError otherwise.
+   */
+  #checkOwn(method: string, auth: Auth): void {
+    checkOwnAuth(method, auth);
+    const { wls } = auth;
     if (wls === this.wls.name) return;
     throw new TypeError(`the session is one of ${wls}, and this is the application's side of ${this.wls.name}`);
   }

@@ -375,8 +375,8 @@ describe('a session that is over', () => {
     const auth = site.waa.openSession(cookie);
     expect(await site.refused('/', site.headers(cookie))).toMatchObject({ status: 403, code: 'ERR_SESSION_REVOKED' });
     const ended = vi.fn();
-    for (const one of [auth, { ...auth }]) site.waa.watch(one, ended);
-    expect(ended.mock.calls.map(([{ code }]) => code)).toEqual(['ERR_SESSION_REVOKED', 'ERR_SESSION_REVOKED']);
+    site.waa.watch(auth, ended);
+    expect(ended.mock.calls.map(([{ code }]) => code)).toEqual(['ERR_SESSION_REVOKED']);
   });
 
   it.each(['bearer', 'query'] as const)(

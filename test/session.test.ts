@@ -6,7 +6,6 @@ import { Sealer } from '../src/session/seal.js';
 import {
   describe as describeSession,
   type Lifetimes,
-  MARK,
   openSession,
   type Session,
   sealSession,
@@ -160,7 +159,6 @@ describe('the session cookie', () => {
 
   it('is told to the application without what it need not know', () => {
     expect(describeSession(session, lifetimes(7200))).toEqual({
-      [MARK]: 'a mark',
       principal: 'test0001',
       ptags: ['current'],
       sessionId: 'a handle',

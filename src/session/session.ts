@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { SessionError } from '../errors.js';
+import { OwnAuth } from './own-auth.js';
 import type { Sealer } from './seal.js';
 
 /** What a session cookie carries. Instants are milliseconds since 1970. */
@@ -41,12 +42,8 @@ export interface Lifetimes {
   readonly inactiveTimeout: number | undefined;
 }
 
-/** The mark of the store that knew of what an `Auth` is about; not for the application. */
-export const MARK: unique symbol = Symbol('mark of the store');
-
 /** Who is logged in. */
 export interface Auth {
-  readonly [MARK]?: string;
   readonly principal: string;
   readonly ptags: readonly string[];
   /** Name of the login service that says so: the same principal of another one is another person. */
@@ -82,8 +79,8 @@ export function describe(session: Session, lifetimes: Lifetimes, via: Auth['via'
   const { principal, ptags, wls, id, login, issue, loggedIn, auth, sso, anchor, mark } = session;
   // Not spread into it: an object that is made by spreading takes more room.
   const { expires, expiresBecause } = earliestEnd(session, lifetimes);
-  return {
-    [MARK]: mark,
+  return new OwnAuth({
+    mark,
     principal,
     ptags,
     wls,
@@ -97,7 +94,7 @@ export function describe(session: Session, lifetimes: Lifetimes, via: Auth['via'
     auth,
     sso,
     interactiveAt: auth === '' ? undefined : new Date(issue),
-  };
+  });
 }
 
 /** A shorter life than at the login holds at once. A longer one does not revive what was forgotten as over. */

@@ -1,11 +1,11 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { digest } from '../digest.js';
 import { SessionError, WebauthError } from '../errors.js';
-import { YEAR } from '../options.js';
 import type { Handle } from './ended.js';
 import { SessionList } from './list.js';
 import { LiveSessions } from './live.js';
 import { expired, forgotten, revoked, storeAway } from './over.js';
+import { OwnAuth } from './own-auth.js';
 import { Recent } from './recent.js';
 import { Renewals } from './renewals.js';
 import type { Sealer } from './seal.js';
@@ -15,7 +15,6 @@ import {
   earliestEnd,
   isRenewable,
   type Lifetimes,
-  MARK,
   newSessionId,
   openSession,
   type Session,
@@ -179,8 +178,7 @@ export class Sessions {
   /** Makes what was said of one session be what is said of another. */
   adopt(auth: Auth, fresh: Auth): void {
     const whole = this.#whole.get(fresh);
-    // Only a token has scopes.
-    Object.assign(auth, { scopes: undefined }, fresh);
+    OwnAuth.replace(auth, fresh);
     if (whole) this.#whole.set(auth, whole);
     else this.#whole.delete(auth);
   }
@@ -295,9 +293,7 @@ export class Sessions {
   /** When a session ends however it is used: what its `expires` said at the login. */
   endOf(auth: Auth): Date {
     const session = this.#whole.get(auth);
-    if (session !== undefined) return new Date(session.expires);
-    // Of a copy it is not known how long the session can be kept in use.
-    return auth.expiresBecause === 'inactiveTimeout' ? new Date(auth.loggedInAt.getTime() + YEAR * 1000) : auth.expires;
+    return session === undefined ? auth.expires : new Date(session.expires);
   }
 
   watch(auth: Auth, onEnd: OnEnd, onRenew?: OnRenew): () => void {
@@ -373,9 +369,10 @@ export class Sessions {
     return session;
   }
 
-  /** Whether the store knows of it still: of a copy that was put together elsewhere nobody can say. */
-  #isKnown({ [MARK]: mark }: Auth): boolean {
-    return mark === undefined || this.#live.isOf(mark);
+  /** Whether the session or token belongs to the store's present generation. */
+  #isKnown(auth: Auth): boolean {
+    const mark = OwnAuth.markOf(auth);
+    return mark !== undefined && this.#live.isOf(mark);
   }
 
   #isForgotten(auth: Auth): boolean {

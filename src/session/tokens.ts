@@ -3,9 +3,10 @@ import { digest } from '../digest.js';
 import { AuthorisationError, SessionError } from '../errors.js';
 import { checkOptions, isSeconds, isText, type Rules, required, texts } from '../options.js';
 import { type DeskOptions, ownerOf } from './list.js';
+import { OwnAuth } from './own-auth.js';
 import { Minutely } from './pace.js';
 import { Recent } from './recent.js';
-import { type Auth, MARK } from './session.js';
+import type { Auth } from './session.js';
 
 /** What an API token is made of. */
 export interface NewToken {
@@ -229,8 +230,8 @@ function show({ handle, principal, name, scopes, ptags, created, expires, lastUs
 }
 
 function describe({ handle, principal, ptags, scopes, wls, created, expires, mark }: Kept): Auth {
-  return {
-    [MARK]: mark,
+  return new OwnAuth({
+    mark,
     principal,
     ptags,
     wls,
@@ -246,5 +247,5 @@ function describe({ handle, principal, ptags, scopes, wls, created, expires, mar
     auth: '',
     sso: [],
     interactiveAt: undefined,
-  };
+  });
 }
