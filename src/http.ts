@@ -1,3 +1,4 @@
+import { isUtf8 } from 'node:buffer';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import cookieParser from 'cookie-parser';
 import { AuthorisationError, SessionError, WebauthError } from './errors.js';
@@ -45,10 +46,10 @@ export function readSession(
   return [readCookie(request, session), anchor === undefined ? undefined : readCookie(request, anchor)];
 }
 
-/** The schemes of HTTP authentication that are read here: RFC 6750, 2.1, and RFC 7617, 2. */
+/** The schemes of HTTP authentication that are read here: RFC 6750, 2.1, and RFC 7617, 2. Both take one token68. */
 const schemes = {
-  bearer: { offered: /^bearer\b/i, whole: /^bearer +(\S+)$/i },
-  basic: { offered: /^basic\b/i, whole: /^basic +(\S+)$/i },
+  bearer: { offered: /^bearer\b/i, whole: /^bearer +([-A-Za-z0-9._~+/]+=*)$/i },
+  basic: { offered: /^basic\b/i, whole: /^basic +([-A-Za-z0-9._~+/]+=*)$/i },
 };
 
 /** The lines of Authorization, as they came: Node's `headers` keep the first. */
@@ -67,6 +68,26 @@ export function readScheme(request: IncomingMessage, scheme: keyof typeof scheme
   const given = authorizationLines(request);
   if (given.length === 1) return schemes[scheme].whole.exec(given[0] as string)?.[1] ?? '';
   throw new SessionError('ERR_TOKEN_INVALID', 'the request has more than one Authorization');
+}
+
+/** User and password of the scheme Basic. */
+export interface UserPassword {
+  readonly user: string;
+  readonly password: string;
+}
+
+/**
+ * Reads what the scheme Basic carries (RFC 7617, 2).
+ * @returns `undefined` if it is not the one base64 encoding of UTF-8 text with a colon and without control characters.
+ */
+export function readBasic(request: IncomingMessage): UserPassword | undefined {
+  const encoded = readScheme(request, 'basic');
+  const bytes = Buffer.from(encoded, 'base64');
+  if (bytes.toString('base64') !== encoded || !isUtf8(bytes)) return undefined;
+  const text = bytes.toString();
+  const colon = text.indexOf(':');
+  if (colon < 0 || /\p{Cc}/u.test(text)) return undefined;
+  return { user: text.slice(0, colon), password: text.slice(colon + 1) };
 }
 
 /** What a `Set-Cookie` says beside name and value. */

@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http';
 import { AuthorisationError, SessionError } from '../errors.js';
-import { isOwnRead, loginChallenge, offersScheme, readScheme, readSession, requestTarget } from '../http.js';
+import { isOwnRead, loginChallenge, offersScheme, readBasic, readScheme, readSession, requestTarget } from '../http.js';
 import type { Auth } from '../session/session.js';
 import type { WAA } from '../waa.js';
 import type { SocketFrame } from './frame.js';
@@ -59,8 +59,7 @@ export const methods: readonly Method[] = [
   },
   {
     name: 'basic',
-    open: (shown) =>
-      offersScheme(shown.request, 'basic') ? openBasic(shown, readScheme(shown.request, 'basic')) : undefined,
+    open: (shown) => (offersScheme(shown.request, 'basic') ? openBasic(shown) : undefined),
     challenge: basicChallenge,
     invitation: basicChallenge,
   },
@@ -106,11 +105,16 @@ function openEither({ waa, take }: Shown, text: string): Auth | Promise<Auth> {
 }
 
 /** The password is the ticket or token, and the user its principal, or `token`. */
-async function openBasic(shown: Shown, encoded: string): Promise<Auth> {
-  const text = Buffer.from(encoded, 'base64').toString();
-  const colon = text.indexOf(':');
-  const user = text.slice(0, Math.max(0, colon));
-  const auth = await openEither(shown, text.slice(colon + 1));
+async function openBasic(shown: Shown): Promise<Auth> {
+  const given = readBasic(shown.request);
+  if (given === undefined) {
+    throw new SessionError(
+      'ERR_TOKEN_INVALID',
+      'Authorization: Basic is malformed. Expected the base64 of user:password (RFC 7617), and nothing after it.',
+    );
+  }
+  const { user, password } = given;
+  const auth = await openEither(shown, password);
   if (user === 'token' || user === auth.principal) return auth;
   throw new SessionError('ERR_TOKEN_INVALID', 'the user is not whose ticket or token it is');
 }
