@@ -142,8 +142,8 @@ function takeTickets(request: IncomingMessage): string[] {
   if (query === '') return [];
   const tickets: string[] = [];
   const others = query.split('&').filter((pair) => {
-    // Most are something else at the first glance, and there may be very many.
-    if (!/%|ticket/.test(pair)) return true;
+    // There may be very many, and only few can have that name.
+    if (!mayBeTicket(pair)) return true;
     // By the name as whoever reads the address would understand it.
     const ticket = new URLSearchParams(pair).get('ticket');
     if (ticket !== null) tickets.push(ticket);
@@ -151,6 +151,11 @@ function takeTickets(request: IncomingMessage): string[] {
   });
   if (tickets.length > 0) setTarget(request, others.length === 0 ? path : `${path}?${others.join('&')}`);
   return tickets;
+}
+
+/** Whether the name of a pair can be `ticket`: each of its characters takes up to three, and a `?` before it is skipped. */
+function mayBeTicket(pair: string): boolean {
+  return /^\??(?:%[0-9a-f]{2}|[ticke]){6}(?:=|$)/i.test(pair);
 }
 
 function setTarget(request: IncomingMessage, target: string): void {
@@ -164,11 +169,11 @@ function takeTokens(request: IncomingMessage): string[] {
   if (request.headers['sec-websocket-protocol']?.includes(before) !== true) return [];
   const offered = protocolsOf(request);
   // Also out of a list that is put together wrongly; there it is no good one.
-  const tokens = offered.filter((one) => one.includes(before));
-  setProtocols(
-    request,
-    offered.filter((one) => !tokens.includes(one)),
-  );
+  const tokens: string[] = [];
+  const others: string[] = [];
+  // One pass: a list may have very many members.
+  for (const one of offered) (one.includes(before) ? tokens : others).push(one);
+  setProtocols(request, others);
   return tokens.map((one) => (one.startsWith(before) ? one.slice(before.length) : ''));
 }
 
