@@ -6,7 +6,7 @@ import type { WAA } from '../waa.js';
 import { protocolsOf, TOKEN_PROTOCOL } from './credentials.js';
 import { type AcceptOptions, Door, type SocketServer } from './door.js';
 import { addEndpoint } from './endpoints.js';
-import { Gate, type UpgradeOptions } from './gate.js';
+import { Gate, type Taken, type UpgradeOptions } from './gate.js';
 import type { Socket } from './refusal.js';
 import { acceptRules, checkReach, checkUse, checkWAA, upgradeRules } from './rules.js';
 
@@ -57,14 +57,14 @@ export async function authenticateUpgrade(
   const gate = gateOf(waa, options);
   const taken = gate.conceal(request);
   const decided = options.credentials?.includes('firstMessage')
-    ? decideLate(gate, request, ticket)
+    ? decideLate(gate, request, taken, ticket)
     : gate.decide(request, taken);
   return decided instanceof Promise ? gate.withinDeadline(decided) : decided;
 }
 
-function decideLate(gate: Gate, request: IncomingMessage, ticket: string | undefined): Promise<Auth> {
+function decideLate(gate: Gate, request: IncomingMessage, taken: Taken, ticket: string | undefined): Promise<Auth> {
   if (ticket === undefined) throw new TypeError('with firstMessage, call this when the first message is there');
-  gate.expect(request);
+  gate.expect(request, taken);
   return gate.decideMessage(ticket, request);
 }
 

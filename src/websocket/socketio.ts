@@ -7,9 +7,9 @@ import { checkOptions } from '../options.js';
 import { reporting } from '../session/live.js';
 import type { Auth } from '../session/session.js';
 import type { WAA } from '../waa.js';
-import type { Taken, TakeTicket } from './credentials.js';
+import type { TakeTicket } from './credentials.js';
 import type { ConnectionOptions } from './door.js';
-import { Gate, tooLate } from './gate.js';
+import { Gate, type Taken, tooLate } from './gate.js';
 import { Pending, tooMany } from './limits.js';
 import { cutOff, ignore, refuseRequest, refuseUpgrade, type Socket as Wire } from './refusal.js';
 import { checkReach, checkUse, checkWAA, connectionRules } from './rules.js';
@@ -212,10 +212,10 @@ class Connections {
   }
 
   async #decide(request: Request, isUpgrade: boolean): Promise<void> {
-    const taken = this.#gate.conceal(request);
+    const taken = this.#gate.conceal(request, isUpgrade);
     if (taken.tickets.length > 0) delete request._query['ticket'];
     const { sid } = request._query;
-    if (this.#isLate) this.#checkLate(request, isUpgrade && !sid);
+    if (this.#isLate) this.#checkLate(request, taken, isUpgrade && !sid);
     else if (sid) await this.#decideAgain(request, taken, sid);
     else await this.#decideFirst(request, taken);
   }
@@ -236,13 +236,13 @@ class Connections {
   async #decideAgain(request: Request, taken: Taken, sid: string): Promise<void> {
     const known = this.#open.get(sid);
     if (known) return this.#gate.withinDeadline(this.#gate.decideAgain(request, taken, known.auth, known.take));
-    this.#gate.expect(request);
+    this.#gate.expect(request, taken);
     throw this.#refusal('no connection here has this sid: it is over, or another process has it (use sticky sessions)');
   }
 
   /** Of one that has shown nothing yet, nothing but its own wire tells it from anybody else. */
-  #checkLate(request: Request, isOwnWire: boolean): void {
-    this.#gate.expect(request);
+  #checkLate(request: Request, taken: Taken, isOwnWire: boolean): void {
+    this.#gate.expect(request, taken);
     this.#checkPending();
     if (isOwnWire) return;
     throw this.#refusal(
