@@ -7,7 +7,7 @@ import { type WebSocket, WebSocketServer } from 'ws';
 import type { LogEvent } from '../src/config.js';
 import { authenticateUpgrade } from '../src/websocket/index.js';
 import { clock } from './site.js';
-import { frame, handshakeHeaders, handshakeParts, socketSite } from './sockets.js';
+import { frame, socketSite } from './sockets.js';
 
 // The credential that comes when the socket is open already: nothing of it, and nothing before it, reaches the application.
 const site = socketSite();
@@ -272,8 +272,7 @@ describe('firstMessage', () => {
 
   it('is decided for other stacks, which hand over their first message', async () => {
     const options = { credentials };
-    const made = { ...handshakeParts, headers: handshakeHeaders, headersDistinct: {}, socket: {}, url: '/' };
-    const request = made as unknown as IncomingMessage;
+    const request = { headers: {}, headersDistinct: {}, socket: {}, url: '/' } as unknown as IncomingMessage;
     expect(await authenticateUpgrade(site.waa, request, options, await ticket())).toMatchObject({ via: 'ticket' });
     await expect(authenticateUpgrade(site.waa, request, options, 'x')).rejects.toMatchObject({
       code: 'ERR_TOKEN_INVALID',

@@ -203,6 +203,14 @@ describe('authenticateUpgrade()', () => {
     await expect(site.waa.takeTicket(ticket)).resolves.toMatchObject({ principal: 'test0001' });
   });
 
+  it('authenticates an upgrade to another protocol, which the rules of WebSockets do not concern', async () => {
+    const headers = { upgrade: 'hello', connection: 'Upgrade' };
+    const url = `/?ticket=${await makeTicket()}`;
+    const request = { ...handshakeParts, method: 'POST', headers, headersDistinct: {}, socket: {}, url } as never;
+    const decided = authenticateUpgrade(site.waa, request, { credentials: ['query'] });
+    await expect(decided).resolves.toMatchObject({ principal: 'test0001' });
+  });
+
   it('leaves no token in the request of a malformed handshake', async () => {
     const headers = { ...handshakeHeaders, 'sec-websocket-protocol': `${JUPYTER}.secret,` };
     const url = '/?ticket=secret&a=1';

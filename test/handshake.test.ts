@@ -10,7 +10,7 @@ import type { Auth } from '../src/session/session.js';
 import type { Subscriber } from '../src/session/store.js';
 import { acceptUpgrades, authenticateUpgrade } from '../src/websocket/index.js';
 import { clock, wls } from './site.js';
-import { frame, handshakeHeaders, handshakeParts, socketSite } from './sockets.js';
+import { frame, socketSite } from './sockets.js';
 
 // What holds for handshakes whatever their credential: the Origin, waiting, limits, and how refusals are said.
 const site = socketSite();
@@ -118,9 +118,8 @@ describe('authorise', () => {
 
   it('has the same deadline for other handlers of upgrades', async () => {
     const { cookie } = await site.logIn();
-    const headers = { ...handshakeHeaders, cookie: `webauth-session=${cookie}`, origin: site.origin };
-    const headersDistinct = { origin: [site.origin] };
-    const request = { ...handshakeParts, headers, headersDistinct, socket: {}, url: '/' } as never;
+    const headers = { cookie: `webauth-session=${cookie}`, origin: site.origin };
+    const request = { headers, headersDistinct: { origin: [site.origin] }, socket: {}, url: '/' } as never;
     const options = { authorise: () => new Promise<boolean>(() => {}), deadline: 0.05 };
     await expect(authenticateUpgrade(site.waa, request, options)).rejects.toMatchObject({ code: 'ERR_DEADLINE' });
   });
@@ -686,8 +685,8 @@ describe('connections that are not encrypted', () => {
     });
     const { location, nonce } = waa.startLogin('/');
     const { cookie } = await waa.finishLogin(wls.respond(location), nonce);
-    const headers = { ...handshakeHeaders, cookie: `__Host-webauth-session=${cookie}`, origin: baseUrl };
-    const request = { ...handshakeParts, headers, headersDistinct: { origin: [baseUrl] }, socket, url: '/' } as never;
+    const headers = { cookie: `__Host-webauth-session=${cookie}`, origin: baseUrl };
+    const request = { headers, headersDistinct: { origin: [baseUrl] }, socket, url: '/' } as never;
     const decided = authenticateUpgrade(waa, request, options);
     if (isIn) expect(await decided).toMatchObject({ principal: 'test0001' });
     else await expect(decided).rejects.toMatchObject({ code: 'ERR_PLAIN_REFUSED', status: 403 });
@@ -698,8 +697,7 @@ describe('connections that are not encrypted', () => {
   });
 
   it('are no matter in development, and no pages of theirs may open sockets in production', async () => {
-    const made = { ...handshakeParts, headers: handshakeHeaders, headersDistinct: {}, url: '/' };
-    const request = { ...made, socket: { localAddress: '192.0.2.1' } } as never;
+    const request = { headers: {}, headersDistinct: {}, socket: { localAddress: '192.0.2.1' }, url: '/' } as never;
     await expect(authenticateUpgrade(site.waa, request, {})).rejects.toMatchObject({ code: 'ERR_SESSION_MISSING' });
     process.env['NODE_ENV'] = 'production';
     const waa = site.makeWAA({

@@ -55,11 +55,16 @@ export async function authenticateUpgrade(
   ticket?: string,
 ): Promise<Auth> {
   const gate = gateOf(waa, options);
-  const taken = gate.conceal(request);
+  const taken = gate.conceal(request, isWebSocket(request));
   const decided = options.credentials?.includes('firstMessage')
     ? decideLate(gate, request, taken, ticket)
     : gate.decide(request, taken);
   return decided instanceof Promise ? gate.withinDeadline(decided) : decided;
+}
+
+/** Whether a request asks for a WebSocket, and not for another protocol of the application's own. */
+function isWebSocket({ headers }: IncomingMessage): boolean {
+  return /websocket/i.test(headers.upgrade ?? '');
 }
 
 function decideLate(gate: Gate, request: IncomingMessage, taken: Taken, ticket: string | undefined): Promise<Auth> {
