@@ -117,6 +117,7 @@ const values = {
   'Sec-Fetch-Site': { 'a long one': fill('same-origin') },
   'Sec-Fetch-Mode': { 'a long one': fill('navigate') },
   'Sec-Fetch-Dest': { 'a long one': fill('document') },
+  'many lines': { 'beside an Authorization': numbered('a', ' ') },
   'the query': {
     'many pairs': fill('a=1&'),
     tickets: fill('ticket=x&'),
@@ -202,13 +203,18 @@ function requestsFor(field, value) {
     ];
   if (field === 'WLS-Response') return [['page', `/webauth/callback?${value}`, {}]];
   if (field === 'return and aauth') return [['page', `/webauth/login?${value}`, {}]];
-  const fields = { [field.toLowerCase()]: value };
+  const fields = field === 'many lines' ? linesOf(value) : { [field.toLowerCase()]: value };
   // A page that a script reads, for which the answer leads back to where the script is.
   const ofScript = field === 'Referer' ? { ...fields, accept: 'application/json' } : fields;
   return [
     ['handshake', '/live', fields],
     ['page', '/', ofScript],
   ];
+}
+
+/** As many lines as there are names. Node takes 2000 unless `maxHeadersCount` is raised. */
+function linesOf(names) {
+  return { authorization: 'Bearer x', ...Object.fromEntries(names.split(' ').map((name) => [name, 'x'])) };
 }
 
 /** Rows of the table, one for each field: its worst shape. */
