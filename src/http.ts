@@ -19,7 +19,8 @@ export function requestTarget(request: IncomingMessage): { readonly path: string
 const parseCookies = cookieParser();
 
 /**
- * The value of a cookie, as cookie-parser reads it; undefined if it was not sent.
+ * The value of a cookie, as cookie-parser reads it; undefined if it was not sent. Of a pair that is longer than browsers
+ * keep, the whole pair, which opens nothing.
  * @throws SessionError if it was sent twice, or as something other than a text.
  */
 export function readCookie(request: IncomingMessage, name: string): string | undefined {
@@ -30,6 +31,8 @@ export function readCookie(request: IncomingMessage, name: string): string | und
   const [pair, second] = header.split(';').filter((one) => isNamed(one, name));
   if (pair === undefined) return undefined;
   if (second !== undefined) throw new SessionError('ERR_SESSION_INVALID', `the cookie ${name} was sent twice`);
+  // None of this library's cookies is as long. The parser would look for JSON in it, which takes milliseconds.
+  if (pair.length > MAX_PAIR) return pair;
   // On an object of its own, since it does its work once a request: the application's parser may know secrets.
   const parsed: { headers: { cookie: string }; cookies?: Record<string, unknown> } = { headers: { cookie: pair } };
   parseCookies(parsed as never, {} as never, () => {});
@@ -37,6 +40,9 @@ export function readCookie(request: IncomingMessage, name: string): string | und
   if (value === undefined || typeof value === 'string') return value;
   throw new SessionError('ERR_SESSION_INVALID', `the cookie ${name} is not a plain text`);
 }
+
+/** Longest pair of name and value that is parsed: characters. Browsers keep up to 4 KB. */
+const MAX_PAIR = 8192;
 
 /** The cookies that make a session: its own, and the anchor if there is one. @throws SessionError as readCookie. */
 export function readSession(

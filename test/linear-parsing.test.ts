@@ -1,5 +1,5 @@
 import type { IncomingMessage } from 'node:http';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { checkFormOrigin, isNavigation, readCookie } from '../src/http.js';
 import { protocolsOf, takeOut, withholdTokenProtocol } from '../src/websocket/credentials.js';
 import { findHandshakeError } from '../src/websocket/handshake-grammar.js';
@@ -115,6 +115,21 @@ async function countDuring(work: () => Promise<void>): Promise<number> {
   }
   return count;
 }
+
+describe('readCookie()', () => {
+  it('parses nothing of a pair that is longer than browsers keep', () => {
+    const parse = vi.spyOn(JSON, 'parse');
+    const read = (length: number) => {
+      const cookie = `${SESSION}=j:${'['.repeat(length)}`;
+      return readCookie({ headers: { cookie } } as IncomingMessage, SESSION);
+    };
+    expect(read(100)).toBe(`j:${'['.repeat(100)}`);
+    expect(parse).toHaveBeenCalledTimes(1);
+    expect(read(8192)).toBe(`${SESSION}=j:${'['.repeat(8192)}`);
+    expect(parse).toHaveBeenCalledTimes(1);
+    parse.mockRestore();
+  });
+});
 
 describe('reading a request before authentication', () => {
   it.each(inputs)('takes calls in proportion to the length of %s: %s', async (field, _, make) => {
