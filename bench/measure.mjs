@@ -54,8 +54,11 @@ export function bySpeed(rates, names) {
   return [...names].sort((a, b) => median(rates[a]) - median(rates[b]));
 }
 
-/** A contender that is a function of this process, which says whether it did its work. */
-export async function inProcess(name, run) {
+/**
+ * A contender that is a function of this process, which says whether it did its work.
+ * @param timing microseconds of warming up, and of each sample.
+ */
+export async function inProcess(name, run, { warmUp = WARM_UP, sample = SAMPLE } = {}) {
   const repeat = run() instanceof Promise ? repeatAsync : repeatSync;
   const time = async (times) => {
     collectGarbage({ type: 'minor' });
@@ -66,11 +69,11 @@ export async function inProcess(name, run) {
   let times = 8;
   let taken = 0;
   // Long enough for the compiler to be done with it.
-  while (taken < WARM_UP) {
+  while (taken < warmUp) {
     times *= 2;
     taken = await time(times);
   }
-  times = Math.max(1, Math.round((times * SAMPLE) / taken));
+  times = Math.max(1, Math.round((times * sample) / taken));
   return { sample: async () => times / ((await time(times)) / 1e6) };
 }
 

@@ -3,6 +3,7 @@
 import { writeFileSync } from 'node:fs';
 import { drawChart, format } from './chart.mjs';
 import { coreRatios, runCore, sizes } from './core.mjs';
+import { describeGrowth, growthTitle, runGrowth } from './growth.mjs';
 import { median } from './measure.mjs';
 import { runServed, servedRatios } from './served.mjs';
 import { closingRatios, holding, runClosing } from './sockets.mjs';
@@ -13,11 +14,12 @@ process.env.NODE_ENV = 'development';
 setTimeout(() => {
   console.error('It takes too long: something hangs.');
   process.exit(1);
-}, 340_000).unref();
+}, 380_000).unref();
 
 const started = Date.now();
 const { bytes, cookie } = await sizes();
 const core = await runCore();
+const growth = await runGrowth();
 const served = await runServed();
 const closing = await runClosing();
 const held = await holding();
@@ -28,6 +30,7 @@ console.log(`Node ${process.version}, ${process.arch}. Medians of rounds in whic
 print('Microseconds of processor time', Object.entries({ ...core, ...served, ...closing }).map(time));
 print('Times as fast, and what was aimed at', goals.map(row));
 print('Times as fast, without a goal', ratios.filter(({ goal }) => goal === undefined).map(row));
+print(growthTitle, growth.map(describeGrowth));
 print('Sizes', [
   `${bytes.toFixed(0).padStart(8)}  below 200  bytes that a process keeps for each of 1,000,000 ended sessions`,
   `${String(cookie).padStart(8)}  below 400  characters of a session cookie with two ptags`,

@@ -52,6 +52,10 @@ export const errorTable = {
   ERR_LIMIT_REACHED: { ...session, status: 429, close: 4429 },
   ERR_STORE_UNAVAILABLE: { ...session, status: 503, close: 1013 },
   ERR_LOGOUT_INCOMPLETE: { ...session, status: 503, close: 1013 },
+  ERR_SOCKET_CLOSED: session,
+  ERR_HANDSHAKE_INVALID: { ...session, status: 400, close: 4400 },
+  ERR_HANDSHAKE_METHOD: { ...session, status: 405, close: 4400 },
+  ERR_HANDSHAKE_VERSION: { ...session, status: 426, close: 4400 },
 
   ERR_PRINCIPAL_REFUSED: authorisation,
   ERR_PTAGS_REFUSED: authorisation,

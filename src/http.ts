@@ -1,3 +1,4 @@
+import { isUtf8 } from 'node:buffer';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import cookieParser from 'cookie-parser';
 import { AuthorisationError, SessionError, WebauthError } from './errors.js';
@@ -18,7 +19,8 @@ export function requestTarget(request: IncomingMessage): { readonly path: string
 const parseCookies = cookieParser();
 
 /**
- * The value of a cookie, as cookie-parser reads it; undefined if it was not sent.
+ * The value of a cookie, as cookie-parser reads it; undefined if it was not sent. Of a pair that is longer than browsers
+ * keep, the whole pair, which opens nothing.
  * @throws SessionError if it was sent twice, or as something other than a text.
  */
 export function readCookie(request: IncomingMessage, name: string): string | undefined {
@@ -45,11 +47,15 @@ function pairsNamed({ headers: { cookie = '' } }: IncomingMessage, name: string)
 
 /** The parser gets one pair at a time: other cookies can be made to take it long. */
 function parsePair(cookie: string, name: string): unknown {
+  // None of this library's cookies is as long. The parser would look for JSON in it, which takes milliseconds.
+  if (cookie.length > MAX_PAIR) return cookie;
   // On an object of its own, since it does its work once a request: the application's parser may know secrets.
   const parsed: { headers: { cookie: string }; cookies?: Record<string, unknown> } = { headers: { cookie } };
   parseCookies(parsed as never, {} as never, () => {});
   return parsed.cookies?.[name];
 }
+/** Longest pair of name and value that is parsed: characters. Browsers keep up to 4 KB. */
+const MAX_PAIR = 8192;
 
 /** The cookies that make a session: its own, and the anchor if there is one. @throws SessionError as readCookie. */
 export function readSession(
@@ -59,10 +65,10 @@ export function readSession(
   return [readCookie(request, session), anchor === undefined ? undefined : readCookie(request, anchor)];
 }
 
-/** The schemes of HTTP authentication that are read here: RFC 6750, 2.1, and RFC 7617, 2. */
+/** The schemes of HTTP authentication that are read here: RFC 6750, 2.1, and RFC 7617, 2. Both take one token68. */
 const schemes = {
-  bearer: { offered: /^bearer\b/i, whole: /^bearer +(\S+)$/i },
-  basic: { offered: /^basic\b/i, whole: /^basic +(\S+)$/i },
+  bearer: { offered: /^bearer\b/i, whole: /^bearer +([-A-Za-z0-9._~+/]+=*)$/i },
+  basic: { offered: /^basic\b/i, whole: /^basic +([-A-Za-z0-9._~+/]+=*)$/i },
 };
 
 /** The lines of Authorization, as they came: Node's `headers` keep the first. */
@@ -81,6 +87,26 @@ export function readScheme(request: IncomingMessage, scheme: keyof typeof scheme
   const given = authorizationLines(request);
   if (given.length === 1) return schemes[scheme].whole.exec(given[0] as string)?.[1] ?? '';
   throw new SessionError('ERR_TOKEN_INVALID', 'the request has more than one Authorization');
+}
+
+/** User and password of the scheme Basic. */
+export interface UserPassword {
+  readonly user: string;
+  readonly password: string;
+}
+
+/**
+ * Reads what the scheme Basic carries (RFC 7617, 2).
+ * @returns `undefined` if it is not the one base64 encoding of UTF-8 text with a colon and without control characters.
+ */
+export function readBasic(request: IncomingMessage): UserPassword | undefined {
+  const encoded = readScheme(request, 'basic');
+  const bytes = Buffer.from(encoded, 'base64');
+  if (bytes.toString('base64') !== encoded || !isUtf8(bytes)) return undefined;
+  const text = bytes.toString();
+  const colon = text.indexOf(':');
+  if (colon < 0 || /\p{Cc}/u.test(text)) return undefined;
+  return { user: text.slice(0, colon), password: text.slice(colon + 1) };
 }
 
 /** What a `Set-Cookie` says beside name and value. */

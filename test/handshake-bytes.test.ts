@@ -311,7 +311,7 @@ function checkAnswer(handshake: Handshake, text: string, isGood: boolean): void 
   const rest = text.slice(end + 4);
   if (status.startsWith('HTTP/1.1 101 ')) return checkOpen(handshake, lines, rest, isGood);
   expect(status).toMatch(/^HTTP\/1\.1 4\d\d \w|^HTTP\/1\.1 500 Internal Server Error$/);
-  expect(valuesOf(lines, 'Connection')).toEqual(['close']);
+  expect(valuesOf(lines, 'Connection')).toEqual([status.startsWith('HTTP/1.1 426 ') ? 'close, Upgrade' : 'close']);
   expect(valuesOf(lines, 'Content-Length')).toEqual([`${rest.length}`]);
 }
 

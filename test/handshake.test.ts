@@ -654,7 +654,7 @@ describe('renew', () => {
     const { socket, request } = await site.open('/', site.headers(cookie));
     const ticket = await ticketOf();
     await site.waa.endSession(auth);
-    await request.auth?.renew?.(ticket);
+    await expect(request.auth?.renew?.(ticket)).rejects.toMatchObject({ code: 'ERR_SOCKET_CLOSED' });
     expect(socket.readyState).not.toBe(WebSocket.OPEN);
     expect(request.auth?.sessionId).toBe(auth.sessionId);
   });

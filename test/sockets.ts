@@ -150,6 +150,17 @@ export function handshake(lines: string[], path = '/'): string {
   return `${[...fixed, ...lines].join('\r\n')}\r\n\r\n`;
 }
 
+/** Parts of a request that make it a WebSocket handshake, for requests that no connection brings. */
+export const handshakeParts = { method: 'GET', httpVersion: '1.1', rawHeaders: [] };
+
+/** Header fields that every WebSocket handshake has. */
+export const handshakeHeaders = {
+  connection: 'Upgrade',
+  upgrade: 'websocket',
+  'sec-websocket-version': '13',
+  'sec-websocket-key': 'dGhlIHNhbXBsZSBub25jZQ==',
+};
+
 interface FrameOptions {
   readonly opcode?: number;
   readonly isFinal?: boolean;

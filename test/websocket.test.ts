@@ -306,7 +306,7 @@ describe('acceptUpgrades', () => {
   it('answers in full a client that is still sending', async () => {
     site.accept();
     const socket = connect(site.port, '127.0.0.1');
-    socket.write('GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nOrigin: null\r\n\r\n');
+    socket.write(handshake(['Host: x', 'Origin: null']));
     socket.write(Buffer.alloc(1_000_000));
     let text = '';
     socket.on('data', (chunk) => {

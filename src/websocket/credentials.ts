@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http';
 import { AuthorisationError, SessionError } from '../errors.js';
-import { isOwnRead, loginChallenge, offersScheme, readScheme, readSession, requestTarget } from '../http.js';
+import { isOwnRead, loginChallenge, offersScheme, readBasic, readScheme, readSession, requestTarget } from '../http.js';
 import type { Auth } from '../session/session.js';
 import type { WAA } from '../waa.js';
 import type { SocketFrame } from './frame.js';
@@ -59,8 +59,7 @@ export const methods: readonly Method[] = [
   },
   {
     name: 'basic',
-    open: (shown) =>
-      offersScheme(shown.request, 'basic') ? openBasic(shown, readScheme(shown.request, 'basic')) : undefined,
+    open: (shown) => (offersScheme(shown.request, 'basic') ? openBasic(shown) : undefined),
     challenge: basicChallenge,
     invitation: basicChallenge,
   },
@@ -106,11 +105,16 @@ function openEither({ waa, take }: Shown, text: string): Auth | Promise<Auth> {
 }
 
 /** The password is the ticket or token, and the user its principal, or `token`. */
-async function openBasic(shown: Shown, encoded: string): Promise<Auth> {
-  const text = Buffer.from(encoded, 'base64').toString();
-  const colon = text.indexOf(':');
-  const user = text.slice(0, Math.max(0, colon));
-  const auth = await openEither(shown, text.slice(colon + 1));
+async function openBasic(shown: Shown): Promise<Auth> {
+  const given = readBasic(shown.request);
+  if (given === undefined) {
+    throw new SessionError(
+      'ERR_TOKEN_INVALID',
+      'Authorization: Basic is malformed. Expected the base64 of user:password (RFC 7617), and nothing after it.',
+    );
+  }
+  const { user, password } = given;
+  const auth = await openEither(shown, password);
   if (user === 'token' || user === auth.principal) return auth;
   throw new SessionError('ERR_TOKEN_INVALID', 'the user is not whose ticket or token it is');
 }
@@ -138,8 +142,8 @@ function takeTickets(request: IncomingMessage): string[] {
   if (query === '') return [];
   const tickets: string[] = [];
   const others = query.split('&').filter((pair) => {
-    // Most are something else at the first glance, and there may be very many.
-    if (!/%|ticket/.test(pair)) return true;
+    // There may be very many, and only few can have that name.
+    if (!mayBeTicket(pair)) return true;
     // By the name as whoever reads the address would understand it.
     const ticket = new URLSearchParams(pair).get('ticket');
     if (ticket !== null) tickets.push(ticket);
@@ -147,6 +151,11 @@ function takeTickets(request: IncomingMessage): string[] {
   });
   if (tickets.length > 0) setTarget(request, others.length === 0 ? path : `${path}?${others.join('&')}`);
   return tickets;
+}
+
+/** Whether the name of a pair can be `ticket`: each of its characters takes up to three, and a `?` before it is skipped. */
+function mayBeTicket(pair: string): boolean {
+  return /^\??(?:%[0-9a-f]{2}|[ticke]){6}(?:=|$)/i.test(pair);
 }
 
 function setTarget(request: IncomingMessage, target: string): void {
@@ -160,11 +169,11 @@ function takeTokens(request: IncomingMessage): string[] {
   if (request.headers['sec-websocket-protocol']?.includes(before) !== true) return [];
   const offered = protocolsOf(request);
   // Also out of a list that is put together wrongly; there it is no good one.
-  const tokens = offered.filter((one) => one.includes(before));
-  setProtocols(
-    request,
-    offered.filter((one) => !tokens.includes(one)),
-  );
+  const tokens: string[] = [];
+  const others: string[] = [];
+  // One pass: a list may have very many members.
+  for (const one of offered) (one.includes(before) ? tokens : others).push(one);
+  setProtocols(request, others);
   return tokens.map((one) => (one.startsWith(before) ? one.slice(before.length) : ''));
 }
 

@@ -5,9 +5,10 @@ import { WebauthError } from '../errors.js';
 import { reporting } from '../session/live.js';
 import type { Auth } from '../session/session.js';
 import type { WAA } from '../waa.js';
-import { type Taken, withholdTokenProtocol } from './credentials.js';
+import { withholdTokenProtocol } from './credentials.js';
 import { FirstMessage } from './first-message.js';
-import { Gate, type UpgradeOptions } from './gate.js';
+import { Gate, type ServerOptions, type Taken, type UpgradeOptions } from './gate.js';
+import { unhandledError } from './handshake-grammar.js';
 import { Heartbeat } from './heartbeat.js';
 import { Held } from './held.js';
 import { Pending, tooMany } from './limits.js';
@@ -43,9 +44,11 @@ export interface AcceptOptions extends ConnectionOptions {
 
 /** What is needed of a `WebSocketServer` of the package `ws`. */
 export interface SocketServer<S extends Socket> extends EventEmitter {
-  readonly options: { readonly noServer?: boolean | undefined };
+  readonly options: ServerOptions & { readonly noServer?: boolean | undefined };
   /** Absent, if it was told not to keep them. */
   readonly clients?: Set<S>;
+  /** Whether it accepts handshakes of that address: with its own `path`, it does not accept all. */
+  shouldHandle?(request: IncomingMessage): boolean | Promise<boolean>;
   handleUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer, callback: (ws: S) => void): void;
 }
 
@@ -61,7 +64,7 @@ export class Door<S extends Socket> {
 
   constructor(wss: SocketServer<S>, waa: WAA, options: AcceptOptions) {
     this.#wss = wss;
-    this.#gate = new Gate(waa, options);
+    this.#gate = new Gate(waa, options, wss.options);
     const heartbeat = new Heartbeat(options.heartbeat ?? 30);
     this.#heartbeat = heartbeat;
     this.#sockets = new Sockets<Socket>(waa, { isOpen, end: closeSocket, left: (ws) => heartbeat.remove(ws) }, options);
@@ -85,7 +88,8 @@ export class Door<S extends Socket> {
     if (this.#pending.isFull) return refuseUpgrade(socket, this.#gate.report(tooMany()));
     let decided: Auth | Promise<Auth> | undefined;
     try {
-      if (credentials?.includes('firstMessage')) this.#gate.expect(request);
+      if (this.#wss.shouldHandle?.(request) === false) throw this.#gate.report(unhandledError());
+      if (credentials?.includes('firstMessage')) this.#gate.expect(request, taken);
       else decided = this.#gate.decide(request, taken);
     } catch (error) {
       return this.#refuse(error, request, socket, head);

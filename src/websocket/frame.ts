@@ -17,6 +17,7 @@ import { checkOptions, origin, originList, type Rules, required } from '../optio
 import type { Auth } from '../session/session.js';
 import type { SocketCookie, WAA } from '../waa.js';
 import { refuseRequest } from './refusal.js';
+import { checkConnected } from './sockets.js';
 
 /** Where sockets are that pages of other origins open. */
 export interface FrameOptions {
@@ -100,6 +101,7 @@ class Frame {
   async #post(request: IncomingMessage, response: ServerResponse): Promise<void> {
     checkOrigin(request, this.#origins);
     const ticket = await readTicket(request);
+    checkConnected(request);
     if (ticket !== '') {
       const value = await this.#cookie.take(ticket);
       response.setHeader('Set-Cookie', this.#formatCookie(value, requestTarget(request).query === 'same-site'));

@@ -9,12 +9,14 @@ import {
   type Method,
   methods,
   type Shown,
-  type Taken,
+  type Taken as TakenCredentials,
   type TakeTicket,
   takeOut,
   withholdTokenProtocol,
 } from './credentials.js';
 import type { SocketFrame } from './frame.js';
+import { type Deflate, findHandshakeError } from './handshake-grammar.js';
+import { checkConnected } from './sockets.js';
 
 type Authorise = (auth: Auth, request: IncomingMessage) => boolean | Promise<boolean>;
 
@@ -37,6 +39,17 @@ export interface UpgradeOptions extends Requirements {
   readonly behindProxy?: boolean;
 }
 
+/** What was taken out of a request, and what is wrong with its form. */
+export interface Taken extends TakenCredentials {
+  /** Error of a malformed WebSocket handshake. */
+  readonly malformed: WebauthError | undefined;
+}
+
+/** Options of a WebSocket server that decide which handshakes it accepts. They are read at each handshake. */
+export interface ServerOptions {
+  readonly perMessageDeflate?: Deflate | undefined;
+}
+
 /** One way of showing who one is, and how it is refused. */
 interface Way {
   readonly method: Method;
@@ -55,6 +68,7 @@ export class Gate {
   readonly deadline: number;
   readonly #waa: WAA;
   readonly #options: UpgradeOptions;
+  readonly #server: ServerOptions | undefined;
   readonly #origins: ReadonlySet<string>;
   readonly #ways: readonly Way[];
   readonly #takesTickets: boolean;
@@ -62,7 +76,9 @@ export class Gate {
   /** Of who shows nothing at all. */
   readonly #nothing: Handshake;
 
-  constructor(waa: WAA, options: UpgradeOptions) {
+  /** @param server options of the WebSocket server, where it is known. */
+  constructor(waa: WAA, options: UpgradeOptions, server?: ServerOptions) {
+    this.#server = server;
     const { credentials = ['cookie'], origins = [], frame } = options;
     this.#waa = waa;
     this.#options = options;
@@ -80,9 +96,19 @@ export class Gate {
     this.#nothing = { challenges, always: used.every(({ invitation }) => invitation !== undefined) };
   }
 
-  /** Takes out of a request what nobody else is to see. */
-  conceal(request: IncomingMessage): Taken {
-    return takeOut(request, this.#takesTickets);
+  /**
+   * Takes credentials out of a request, so that neither the application nor a log has them. Checks the form of a
+   * WebSocket handshake before it does.
+   * @param isHandshake whether the request is a WebSocket handshake; a polling request of Socket.IO is none.
+   */
+  conceal(request: IncomingMessage, isHandshake = true): Taken {
+    const malformed = isHandshake ? findHandshakeError(request, this.#deflate) : undefined;
+    const { tickets, tokens } = takeOut(request, this.#takesTickets);
+    return { tickets, tokens, malformed };
+  }
+
+  get #deflate(): Deflate {
+    return this.#server === undefined ? true : (this.#server.perMessageDeflate ?? false);
   }
 
   /**
@@ -94,7 +120,7 @@ export class Gate {
   decide(request: IncomingMessage, taken: Taken, take: TakeTicket = this.#take): Auth | Promise<Auth> {
     let found: Found | undefined;
     try {
-      this.#checkRequest(request);
+      this.#checkRequest(request, taken);
       found = this.#find(request, taken, take);
       if (found.auth instanceof Promise || this.#options.authorise) return this.#decideLater(found, request);
       return this.#admit(found.auth, request);
@@ -111,7 +137,7 @@ export class Gate {
   async decideAgain(request: IncomingMessage, taken: Taken, auth: Auth, take: TakeTicket): Promise<void> {
     let found: Found | undefined;
     try {
-      this.#checkRequest(request);
+      this.#checkRequest(request, taken);
       found = this.#find(request, taken, take);
       const shown = await found.auth;
       if (shown.sessionId !== auth.sessionId) {
@@ -123,10 +149,10 @@ export class Gate {
   }
 
   /** Holds to the rules a handshake whose ticket comes later. @throws WebauthError, reported already. */
-  expect(request: IncomingMessage): void {
+  expect(request: IncomingMessage, taken: Taken): void {
     withholdTokenProtocol(request);
     try {
-      this.#checkRequest(request);
+      this.#checkRequest(request, taken);
     } catch (error) {
       throw this.#refuse(error);
     }
@@ -135,7 +161,9 @@ export class Gate {
   /** Whose ticket it is that came later, if they may have the socket. @throws WebauthError, reported already. */
   async decideMessage(ticket: string | Promise<string>, request: IncomingMessage): Promise<Auth> {
     try {
-      return await this.#admit(await this.#take(await ticket), request);
+      const text = await ticket;
+      checkConnected(request);
+      return await this.#admitLater(await this.#take(text), request);
     } catch (error) {
       throw this.#refuse(error);
     }
@@ -166,7 +194,9 @@ export class Gate {
     }
   }
 
-  #checkRequest(request: IncomingMessage): void {
+  #checkRequest(request: IncomingMessage, { malformed }: Taken): void {
+    checkConnected(request);
+    if (malformed) throw malformed;
     if (!this.#options.behindProxy && !this.#waa.isDevelopment && !isPrivate(request)) {
       throw new AuthorisationError(
         'ERR_PLAIN_REFUSED',
@@ -211,10 +241,16 @@ export class Gate {
 
   async #decideLater({ way, auth }: Found, request: IncomingMessage): Promise<Auth> {
     try {
-      return await this.#admit(await auth, request);
+      return await this.#admitLater(await auth, request);
     } catch (error) {
       throw this.#refuse(error, way);
     }
+  }
+
+  /** Authorizes the owner of a ticket. The client may have disconnected while the ticket was redeemed. */
+  #admitLater(auth: Auth, request: IncomingMessage): Auth | Promise<Auth> {
+    checkConnected(request);
+    return this.#admit(auth, request);
   }
 
   #admit(auth: Auth, request: IncomingMessage): Auth | Promise<Auth> {
@@ -232,6 +268,7 @@ export class Gate {
       const says: unknown = await authorise(auth, request);
       // The session may have ended meanwhile.
       this.#waa.recheck(auth);
+      checkConnected(request);
       if (says === true) return auth;
       if (says !== false) this.#waa.log('error', 'refused', 'authorise() said neither true nor false');
       throw new AuthorisationError('ERR_PRINCIPAL_REFUSED', `the application does not let ${auth.principal} in here`);

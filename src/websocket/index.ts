@@ -6,7 +6,7 @@ import type { WAA } from '../waa.js';
 import { protocolsOf, TOKEN_PROTOCOL } from './credentials.js';
 import { type AcceptOptions, Door, type SocketServer } from './door.js';
 import { addEndpoint } from './endpoints.js';
-import { Gate, type UpgradeOptions } from './gate.js';
+import { Gate, type Taken, type UpgradeOptions } from './gate.js';
 import type { Socket } from './refusal.js';
 import { acceptRules, checkReach, checkUse, checkWAA, upgradeRules } from './rules.js';
 
@@ -55,16 +55,21 @@ export async function authenticateUpgrade(
   ticket?: string,
 ): Promise<Auth> {
   const gate = gateOf(waa, options);
-  const taken = gate.conceal(request);
+  const taken = gate.conceal(request, isWebSocket(request));
   const decided = options.credentials?.includes('firstMessage')
-    ? decideLate(gate, request, ticket)
+    ? decideLate(gate, request, taken, ticket)
     : gate.decide(request, taken);
   return decided instanceof Promise ? gate.withinDeadline(decided) : decided;
 }
 
-function decideLate(gate: Gate, request: IncomingMessage, ticket: string | undefined): Promise<Auth> {
+/** Whether a request asks for a WebSocket, and not for another protocol of the application's own. */
+function isWebSocket({ headers }: IncomingMessage): boolean {
+  return /websocket/i.test(headers.upgrade ?? '');
+}
+
+function decideLate(gate: Gate, request: IncomingMessage, taken: Taken, ticket: string | undefined): Promise<Auth> {
   if (ticket === undefined) throw new TypeError('with firstMessage, call this when the first message is there');
-  gate.expect(request);
+  gate.expect(request, taken);
   return gate.decideMessage(ticket, request);
 }
 

@@ -24,15 +24,22 @@ export function refuseUpgrade(socket: Duplex, error: unknown): void {
   const wait = retryAfter(status);
   const head = [
     `HTTP/1.1 ${status} ${STATUS_CODES[status]}`,
-    'Connection: close',
+    `Connection: ${status === 426 ? 'close, Upgrade' : 'close'}`,
     'Content-Type: application/json',
     `Content-Length: ${Buffer.byteLength(body)}`,
     'Cache-Control: no-store',
     ...challenges.map((challenge) => `WWW-Authenticate: ${challenge}`),
     ...(wait === undefined ? [] : [`Retry-After: ${wait}`]),
+    ...(expectedFor[status] ?? []),
   ];
   answer(socket, `${head.join('\r\n')}\r\n\r\n${body}`);
 }
+
+/** Header lines that name what is expected, where the status requires them (RFC 9110, 15.5.6 and 15.5.22; RFC 6455, 4.4). */
+const expectedFor: Readonly<Record<number, readonly string[]>> = {
+  405: ['Allow: GET'],
+  426: ['Upgrade: websocket', 'Sec-WebSocket-Version: 13'],
+};
 
 /** The same for a request that is no upgrade. */
 export function refuseRequest(response: ServerResponse, error: unknown): void {

@@ -7,9 +7,9 @@ import { checkOptions } from '../options.js';
 import { reporting } from '../session/live.js';
 import type { Auth } from '../session/session.js';
 import type { WAA } from '../waa.js';
-import type { Taken, TakeTicket } from './credentials.js';
+import type { TakeTicket } from './credentials.js';
 import type { ConnectionOptions } from './door.js';
-import { Gate, tooLate } from './gate.js';
+import { Gate, type Taken, tooLate } from './gate.js';
 import { Pending, tooMany } from './limits.js';
 import { cutOff, ignore, refuseRequest, refuseUpgrade, type Socket as Wire } from './refusal.js';
 import { checkReach, checkUse, checkWAA, connectionRules } from './rules.js';
@@ -297,12 +297,12 @@ class Connections {
   }
 
   async #decide(request: Request, isUpgrade: boolean, open: OpenConnections): Promise<void> {
-    const taken = this.#gate.conceal(request);
+    const taken = this.#gate.conceal(request, isUpgrade);
     if (taken.tickets.length > 0) delete request._query['ticket'];
     if (!isUpgrade && isElementRead(request)) throw this.#gate.report(notScript());
     const { sid } = request._query;
     if (!isUpgrade || sid) this.#checkNoTicket(request, taken);
-    if (this.#isLate) this.#checkLate(request, isUpgrade && !sid);
+    if (this.#isLate) this.#checkLate(request, taken, isUpgrade && !sid);
     else if (sid) await this.#decideAgain(request, taken, open.get(sid));
     else await this.#decideFirst(request, taken);
   }
@@ -311,9 +311,9 @@ class Connections {
    * Rejects a ticket in an address where more than one request carries that address: logs on the way would show to their
    * readers what authorizes the next request. Only a WebSocket is one request. Consumes nothing.
    */
-  #checkNoTicket(request: Request, { tickets }: Taken): void {
-    if (tickets.length === 0) return;
-    this.#gate.expect(request);
+  #checkNoTicket(request: Request, taken: Taken): void {
+    if (taken.tickets.length === 0) return;
+    this.#gate.expect(request, taken);
     throw this.#refusal(
       "a ticket in the address opens a WebSocket only, and no later request: the client needs transports: ['websocket']",
     );
@@ -335,13 +335,13 @@ class Connections {
   /** As the first one: of a ticket, that it is the one that was used up then. */
   async #decideAgain(request: Request, taken: Taken, known: Known | undefined): Promise<void> {
     if (known) return this.#gate.withinDeadline(this.#gate.decideAgain(request, taken, known.auth, known.take));
-    this.#gate.expect(request);
+    this.#gate.expect(request, taken);
     throw this.#refusal('no connection here has this sid: it is over, or another process has it (use sticky sessions)');
   }
 
   /** Of one that has shown nothing yet, nothing but its own wire tells it from anybody else. */
-  #checkLate(request: Request, isOwnWire: boolean): void {
-    this.#gate.expect(request);
+  #checkLate(request: Request, taken: Taken, isOwnWire: boolean): void {
+    this.#gate.expect(request, taken);
     this.#checkPending();
     if (isOwnWire) return;
     throw this.#refusal(

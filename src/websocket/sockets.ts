@@ -87,12 +87,22 @@ export class Sockets<S extends EventEmitter> {
   }
 
   async #renew(watched: Watched<S>, auth: Auth, ticket: string): Promise<void> {
+    // A ticket for a closed socket stays usable.
+    this.#checkOpen(watched);
     const fresh = await this.#waa.takeTicket(ticket);
-    if (!this.#kind.isOpen(watched.socket)) return;
+    this.#checkOpen(watched);
     this.#checkRenewal(auth, fresh);
     watched.stop();
     this.#adopt(auth, fresh);
     watched.stop = this.#watch(watched.socket, auth);
+  }
+
+  #checkOpen({ socket }: Watched<S>): void {
+    if (this.#kind.isOpen(socket)) return;
+    throw new SessionError(
+      'ERR_SOCKET_CLOSED',
+      'The socket is closed or closing, so its session cannot be renewed. Open a new socket with a new ticket.',
+    );
   }
 
   #checkRenewal(auth: Auth, fresh: Auth): void {
@@ -108,6 +118,15 @@ export class Sockets<S extends EventEmitter> {
     this.#sessions.add(fresh.sessionId);
     this.#waa.adopt(auth, fresh);
   }
+}
+
+/**
+ * Checks that the client of a request has not disconnected: neither a ticket nor the application's decision is for it.
+ * @throws SessionError ERR_DEADLINE
+ */
+export function checkConnected({ socket }: IncomingMessage): void {
+  // `ws` destroys a connection that it can no longer write to.
+  if (socket.destroyed || socket.writable === false) throw wentAway();
 }
 
 export function wentAway(): SessionError {
