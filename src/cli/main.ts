@@ -27,12 +27,18 @@ const help = `ucam-webauth: log people in with Raven (Ucam-WebAuth)
       To change the secret and log nobody out: --add a new one, --promote it to the first, --drop the old one.
       After each step copy the file to all machines and restart the application on all of them.
 
+  ucam-webauth store invalidate [folder | redis://HOST] [--prefix TEXT]
+      Starts a new generation of a store: all users log in again, and API tokens are issued anew; blocks and revocations
+      stay. Run it after a restore from a backup, or when a Redis replica took over. Applications may be running or not.
+      A Redis URL with a password is better in the environment variable UCAM_WEBAUTH_STORE: other users of the machine
+      can read arguments. --prefix is the application's, unless it is ucam-webauth: as by default.
+
 Exit status: 0 all is well; 2 malformed response; 3 it does not verify; 4 it verifies, and nobody logged in;
 64 wrong usage; 1 anything else.`;
 
 interface Command {
   /** How many words it takes at most, beside its options. */
-  readonly words: 0 | 1;
+  readonly words: 0 | 1 | 2;
   readonly options: readonly (keyof Call['options'])[];
   /** Loaded when called: the demonstration needs packages that the others do not. */
   load(): Promise<(call: Call) => Promise<number>>;
@@ -43,6 +49,7 @@ const commands = new Map<string, Command>([
   ['wls', { words: 0, options: ['port', 'key'], load: async () => (await import('./wls.js')).wls }],
   ['keys', { words: 1, options: [], load: async () => (await import('./keys.js')).keys }],
   ['secret', { words: 1, options: ['add', 'promote', 'drop'], load: async () => (await import('./secret.js')).secret }],
+  ['store', { words: 2, options: ['prefix'], load: async () => (await import('./store.js')).store }],
   [
     'verify',
     {
@@ -78,7 +85,7 @@ function checkCall(name: string, command: Command, { words, options: given }: Ca
   const stray = Object.keys(given).find((option) => !(command.options as readonly string[]).includes(option));
   if (stray !== undefined) throw new UsageError(`${name} has no option --${stray}`);
   if (words.length <= command.words) return;
-  const takes = command.words === 0 ? 'nothing' : 'one thing';
+  const takes = ['nothing', 'one thing', 'two things'][command.words];
   throw new UsageError(`${name} takes ${takes} beside its options; put quotes around what holds spaces`);
 }
 

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
-import { closeSync, existsSync, openSync, realpathSync, renameSync, rmSync, statSync } from 'node:fs';
+import { closeSync, lstatSync, openSync, realpathSync, renameSync, rmSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
+import { findUnsafeParent } from '../session/safe-path.js';
 import { createSecretFile, newSecret, readSecretFile, writeBeside } from '../session/secret.js';
 import { type Call, printable, UsageError } from './usage.js';
 
@@ -94,22 +95,17 @@ function read(path: string) {
 }
 
 /**
- * The superuser would write where whoever owns the folder leads: to files of others, by links that are put there meanwhile.
- * @throws Error if that is somebody else.
+ * Checks, for root, each folder and symbolic link on the way to a file: another user could lead root to files of others.
+ * @throws Error if another user can change one.
  */
 function checkFolder(path: string): void {
   if (process.getuid?.() !== 0) return;
-  const folder = dirname(existsSync(path) ? realpathSync(path) : path);
-  if (!existsSync(folder)) return;
-  for (let at = resolve(folder); ; at = dirname(at)) {
-    const { uid, mode } = statSync(at);
-    // In a folder such as /tmp nobody can move what is root's.
-    const isOpen = (mode & 0o022) !== 0 && (mode & 0o1000) === 0;
-    if (uid !== 0 || isOpen) {
-      throw new Error(`${at} can be changed by others than root: run this as the user that the application runs as`);
-    }
-    if (at === dirname(at)) return;
-  }
+  const isLink = lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink();
+  const unsafe = findUnsafeParent(dirname(path)) ?? (isLink ? findUnsafeParent(path) : undefined);
+  if (unsafe === undefined) return;
+  throw new Error(
+    `${unsafe.path} can be changed by others than root: run this as the user that the application runs as`,
+  );
 }
 
 /** A name for a secret, which says nothing of it. */

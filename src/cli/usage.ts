@@ -14,6 +14,7 @@ export const options = {
   add: { type: 'boolean' },
   promote: { type: 'boolean' },
   drop: { type: 'boolean' },
+  prefix: { type: 'string' },
   help: { type: 'boolean', short: 'h' },
   version: { type: 'boolean' },
 } as const;

@@ -5,8 +5,11 @@ import {
   existsSync,
   mkdirSync,
   openSync,
+  readdirSync,
   readSync,
+  renameSync,
   rmSync,
+  type Stats,
   statSync,
   writeFileSync,
 } from 'node:fs';
@@ -15,6 +18,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { open, type RootDatabase } from 'lmdb';
 import { callable, checkOptions, isText, type Rules, restriction } from '../options.js';
 import { Pace } from './pace.js';
+import { findUnsafeFile, findUnsafeFolder, findUnsafeParent, type UnsafePath } from './safe-path.js';
 import { type Entry, folderOf, type Store, type Subscriber } from './store.js';
 
 // Milliseconds.
@@ -73,6 +77,9 @@ export class LmdbStore implements Store {
   #learning = 0;
   readonly #checking = new Pace(CHECK_READERS_EVERY);
   readonly #inode: number;
+  readonly #progress: ProgressFile;
+  /** Store generation that subscribers were told. */
+  #generation: unknown;
   #moved = false;
   #timer: NodeJS.Timeout | undefined;
   #closed: Promise<void> | undefined;
@@ -88,8 +95,10 @@ export class LmdbStore implements Store {
     this.#path = resolve(path);
     this.#now = now;
     try {
-      this.#db = openFiles(this.#path);
+      this.#progress = new ProgressFile(this.#path);
+      this.#db = openFiles(this.#path, this.#progress);
       this.#inode = inodeOf(this.#path);
+      this.#generation = this.#db.get('mark');
     } catch (error) {
       throw this.#failure(error, 'cannot be opened');
     }
@@ -97,6 +106,14 @@ export class LmdbStore implements Store {
 
   async mark(): Promise<string> {
     return this.#read(() => String(this.#db.get('mark')));
+  }
+
+  /**
+   * Starts a new store generation: all users log in again, and blocks and revoked tokens stay. Processes that have the
+   * store open notice within a quarter of a second.
+   */
+  async invalidate(): Promise<void> {
+    return this.#write(() => this.#renew(this.#seen));
   }
 
   async next(seen = 0): Promise<number> {
@@ -177,6 +194,7 @@ export class LmdbStore implements Store {
   async close(): Promise<void> {
     if (this.#closed) return this.#closed;
     this.#commit();
+    this.#record();
     clearInterval(this.#timer);
     this.#subscriptions.clear();
     this.#closed = this.#db.close();
@@ -187,6 +205,19 @@ export class LmdbStore implements Store {
     // What others write to files that took the place of ours is not heard here.
     this.#moved = inodeOf(this.#path) !== this.#inode;
     this.lag();
+    this.#record();
+  }
+
+  /** Records the number of the last change outside of the files that a backup would replace. */
+  #record(): void {
+    if (!this.#moved) this.#progress.record(this.#seen);
+  }
+
+  /** Starts a new generation, within a transaction. @param seen number of the last change that is known. */
+  #renew(seen: number): void {
+    this.#db.put('mark', newGeneration());
+    // Its number has no entry: processes look at the generation whenever the counter moves.
+    this.#count('changes', seen);
   }
 
   /** The number after the last one of a counter. */
@@ -277,12 +308,39 @@ export class LmdbStore implements Store {
   #tell(): void {
     const last = this.#db.get('changes') ?? 0;
     if (last === this.#seen) return;
+    // Numbers only grow, unless an older copy was put in place of the data.
+    if (last < this.#seen) this.#renewRestored();
+    this.#checkGeneration();
     const changed = this.#subscriptions.size === 0 ? [] : this.#changes(this.#seen + 1);
     this.#seen = last;
     for (const entry of changed) {
       const folder = folderOf(entry.key);
       for (const { folder: watched, subscriber } of this.#subscriptions)
         if (watched === folder) subscriber.changed(entry);
+    }
+  }
+
+  #renewRestored(): void {
+    this.#db.transactionSync(() => {
+      if ((this.#db.get('changes') ?? 0) < this.#seen) this.#renew(this.#seen);
+    });
+    this.#db.resetReadTxn();
+  }
+
+  /** Has all subscribers catch up where another process, or this one, has started a new generation. */
+  #checkGeneration(): void {
+    const generation = this.#db.get('mark');
+    if (generation === this.#generation) return;
+    this.#generation = generation;
+    for (const { subscriber } of this.#subscriptions) {
+      this.#learning += 1;
+      this.#teach(subscriber).then(
+        () => {
+          this.#learning -= 1;
+        },
+        // The store was closed: its lag is infinite in any case.
+        () => {},
+      );
     }
   }
 
@@ -320,21 +378,138 @@ function isLive(now: Date): (entry: Entry) => boolean {
   return ({ expires }) => expires > now;
 }
 
-function openFiles(path: string): RootDatabase {
-  mkdirSync(path, { recursive: true, mode: 0o700 });
-  checkRoom(join(path, `room-${process.pid}`));
-  checkHead(join(path, 'data.mdb'));
+function openFiles(path: string, progress: ProgressFile): RootDatabase {
   const mode = 0o600;
+  // Before it is made too: the folder must not be made through a link of another user.
+  checkSafe(findUnsafeParent(path));
+  mkdirSync(path, { recursive: true, mode: 0o700 });
+  checkSafe(findUnsafeFolder(path));
+  const files = ['data.mdb', 'lock.mdb'].map((name) => join(path, name));
+  for (const file of [...files, ...progress.paths()]) checkSafe(findUnsafeFile(file));
+  checkRoom(join(path, `room-${randomBytes(8).toString('hex')}`));
+  checkHead(join(path, 'data.mdb'));
   const db: RootDatabase = open({ path, noSubdir: false, overlappingSync: false, ...{ permissionsMode: mode } });
-  for (const file of ['data.mdb', 'lock.mdb']) chmodSync(join(path, file), mode);
-  const inode = inodeOf(path);
-  db.transactionSync(() => {
-    // A copy, such as one that was restored, does not know what was ended since it was made.
-    if (db.get('inode') === inode) return;
-    db.put('mark', randomBytes(12).toString('base64url'));
-    db.put('inode', inode);
-  });
+  for (const file of files) chmodSync(file, mode);
+  progress.restrict(mode);
+  const changes = db.transactionSync(() => recognize(db, path, progress));
+  progress.record(changes);
   return db;
+}
+
+/** Identity of the data file: its inode, and when it was born (milliseconds; 0 where that is not known). */
+type Identity = readonly [inode: number, born: number];
+
+/**
+ * Starts a new generation where the files are a copy, such as one that was restored: a copy lacks later revocations.
+ * @returns the number of the last change.
+ */
+function recognize(db: RootDatabase, path: string, progress: ProgressFile): number {
+  const known = db.get('inode') as Identity | number | undefined;
+  const identity = identityOf(statSync(join(path, 'data.mdb')));
+  const changes = (db.get('changes') as number | undefined) ?? 0;
+  const recorded = progress.read();
+  // Files of earlier versions have a number alone, and no record beside them.
+  const isSame = typeof known === 'number' ? known === identity[0] : known !== undefined && isSameFile(known, identity);
+  const isComplete = recorded === undefined ? !Array.isArray(known) : recorded <= changes;
+  // Here, and not after the transaction: another process that opens the files must not miss it.
+  if (recorded === undefined) progress.create(changes);
+  if (!isSame || String(known) !== String(identity)) db.put('inode', identity);
+  if (isSame && isComplete) return changes;
+  db.put('mark', newGeneration());
+  const last = Math.max(changes, recorded ?? 0) + 1;
+  db.put('changes', last);
+  return last;
+}
+
+/** The device is left out: its number may change when the machine restarts. */
+function identityOf({ ino, birthtimeMs, ctimeMs }: Stats): Identity {
+  // Where a file system does not know it, the time of the last change may stand in its place.
+  return [ino, birthtimeMs === ctimeMs ? 0 : birthtimeMs];
+}
+
+function isSameFile([inode, born]: Identity, [otherInode, otherBorn]: Identity): boolean {
+  return inode === otherInode && (born === otherBorn || born === 0 || otherBorn === 0);
+}
+
+/**
+ * The number of the last change, in the name of an empty file beside the data: a copy of the data that is put back is behind
+ * it, also where all files of the folder are put back, since the name of today is not replaced.
+ */
+class ProgressFile {
+  readonly #folder: string;
+  #last: number | undefined;
+
+  constructor(folder: string) {
+    this.#folder = folder;
+  }
+
+  /** Returns the largest number, and removes the files of smaller ones; undefined if there is none. */
+  read(): number | undefined {
+    // Twice: a file that is renamed meanwhile may be missing from a list.
+    const [last, ...others] = [this.#list(), this.#list()].flat().sort((a, b) => b - a);
+    for (const number of others) if (number !== last) rmSync(this.#path(number), { force: true });
+    this.#last = last;
+    return last;
+  }
+
+  /** Lists the files that there are: more than one where a backup of the folder was put back. */
+  paths(): string[] {
+    return this.#list().map((number) => this.#path(number));
+  }
+
+  /** Sets the mode of the file, unless another process renames it meanwhile: the file is empty in any case. */
+  restrict(mode: number): void {
+    for (const path of this.paths()) {
+      try {
+        chmodSync(path, mode);
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+      }
+    }
+  }
+
+  /** Makes the file; exclusively, so that a link in its place is not followed. */
+  create(number: number): void {
+    writeFileSync(this.#path(number), '', { flag: 'wx', mode: 0o600 });
+    this.#last = number;
+  }
+
+  /** Renames the file. Behind the data by some changes, it detects less; so a failure is left to the next call. */
+  record(number: number): void {
+    if (number <= (this.#last ?? number)) return;
+    try {
+      renameSync(this.#path(this.#last as number), this.#path(number));
+      this.#last = number;
+    } catch {
+      // Another process has renamed it meanwhile.
+      this.#reread();
+    }
+  }
+
+  #reread(): void {
+    try {
+      this.read();
+    } catch {
+      // The folder is gone, which the store notices by itself.
+    }
+  }
+
+  #list(): number[] {
+    const digits = readdirSync(this.#folder).map((name) => /^changes-(\d{1,15})$/.exec(name)?.[1]);
+    return digits.filter((one) => one !== undefined).map(Number);
+  }
+
+  #path(number: number): string {
+    return join(this.#folder, `changes-${number}`);
+  }
+}
+
+function newGeneration(): string {
+  return randomBytes(12).toString('base64url');
+}
+
+function checkSafe(unsafe: UnsafePath | undefined): void {
+  if (unsafe !== undefined) throw new Error(`${unsafe.path} is not safe to use, since ${unsafe.reason}`);
 }
 
 /** Which file it is; another one, where it was restored or replaced. */

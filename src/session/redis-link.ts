@@ -168,8 +168,15 @@ type Listener = (message: string) => void;
 /** This Redis cannot be used, however long one waits. */
 export class Refusal extends TypeError {}
 
+/** For scripts: whether a replica was connected within the last hour (`repl-backlog-ttl`), and so may have the data. */
+export const hasReplicas = `string.find(redis.call('INFO', 'replication'), 'repl_backlog_active:1', 1, true)`;
+
+// A replica is told, while it is connected, that its data is not complete after a restart.
 const beaconScript = `
   redis.call('PUBLISH', ARGV[1], ARGV[2])
+  if ${hasReplicas} and redis.call('HGET', KEYS[1], 'durable') == '1' then
+    redis.call('HSET', KEYS[1], 'durable', '0')
+  end
   return redis.call('HGET', KEYS[1], 'mark')`;
 
 /** A client that does nothing by itself: it neither waits, nor tries again, nor keeps anything for later. */

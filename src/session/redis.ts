@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { callable, checkOptions, isText, type Rules, required, text } from '../options.js';
-import { away, Link, type LinkOptions, Refusal } from './redis-link.js';
+import { away, hasReplicas, Link, type LinkOptions, Refusal } from './redis-link.js';
 import { type Entry, folderOf, type Store, type Subscriber } from './store.js';
 
 // Milliseconds.
@@ -56,12 +56,31 @@ export class RedisStore implements Store {
 
   async mark(known = ''): Promise<string> {
     const link = await this.#use();
+    const [run, durable, promoted] = await this.#describe(link);
+    return (await link.run(scripts.mark, [this.#markKey], [run, known, newName(), durable, promoted])) as string;
+  }
+
+  /**
+   * Starts a new store generation: all users log in again, and blocks and revoked tokens stay. Processes that use the store
+   * notice within a few seconds.
+   * @throws Error if Redis cannot be used, or has no store of this prefix.
+   */
+  async invalidate(): Promise<void> {
+    const link = await this.#use();
+    const [run, durable] = await this.#describe(link);
+    const found = await link.run(scripts.invalidate, [this.#markKey], [newName(), run, durable]);
+    if (found === 1) return;
+    throw new Error(
+      `database ${this.#database} of this Redis has no store with the prefix ${this.#prefix}: give the prefix and the database of the application`,
+    );
+  }
+
+  /** Describes this run of Redis: its id, whether all it confirms is on its disk, and whether it was promoted. */
+  async #describe(link: Link): Promise<[run: string, durable: string, promoted: string]> {
     const info = await link.info();
     const durable = info('aof_enabled') === '1' && (await link.writesAtOnce());
     // A replica that took over may have missed the last changes.
-    const promoted = info('second_repl_offset') !== '-1';
-    const args = [info('run_id'), known, newName(), bit(durable), bit(!promoted)];
-    return (await link.run(scripts.mark, [this.#markKey], args)) as string;
+    return [info('run_id'), bit(durable), bit(info('second_repl_offset') !== '-1')];
   }
 
   async next(seen = 0): Promise<number> {
@@ -317,13 +336,21 @@ const rules: Rules<RedisStoreOptions> = {
 /** What Redis does at one go. */
 const scripts = {
   // The same run of Redis has forgotten nothing. After a restart, its own mark holds if it cannot have forgotten
-  // anything; else that of a process that has just put again what it knows; else a new one.
+  // anything; else that of a process that has just put again what it knows; else a new one. Data that a replica may have
+  // too says nothing, since a replica that is started as a primary looks like a primary that was restarted.
   mark: `
     local mark, run, durable = unpack(redis.call('HMGET', KEYS[1], 'mark', 'run', 'durable'))
-    local remembers = mark and durable == '1' and ARGV[4] == '1' and ARGV[5] == '1'
+    local remembers = mark and durable == '1' and ARGV[4] == '1' and ARGV[5] == '0'
     if run ~= ARGV[1] and not remembers then mark = ARGV[2] ~= '' and ARGV[2] or ARGV[3] end
-    redis.call('HSET', KEYS[1], 'mark', mark, 'run', ARGV[1], 'durable', ARGV[4])
+    durable = ${hasReplicas} and '0' or ARGV[4]
+    redis.call('HSET', KEYS[1], 'mark', mark, 'run', ARGV[1], 'durable', durable)
     return mark`,
+  // With its run, so that no process that knows the mark before can bring it back.
+  invalidate: `
+    if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+    local durable = ${hasReplicas} and '0' or ARGV[3]
+    redis.call('HSET', KEYS[1], 'mark', ARGV[1], 'run', ARGV[2], 'durable', durable)
+    return 1`,
   // The time in microseconds at least, which has gone on while a count was lost.
   next: `
     local time = redis.call('TIME')

@@ -15,6 +15,7 @@ import {
 import { dirname, join, resolve } from 'node:path';
 import { readVariable } from '../environment.js';
 import { checkOptions, isText, type Rules } from '../options.js';
+import { findUnsafeParent, quote } from './safe-path.js';
 
 /** Where the secret may come from. The first of these that is there counts, and no other is looked at. */
 export interface SecretSources {
@@ -74,6 +75,12 @@ export function readSecretFile(
 
 /** Makes a file with a new secret. @returns false if it is there already, perhaps since just now. */
 export function createSecretFile(path: string): boolean {
+  const unsafe = findUnsafeParent(dirname(path));
+  if (unsafe !== undefined) {
+    throw new TypeError(
+      `the file ${path} of the secret is missing, and it cannot be made safely: other users can change ${unsafe.path}, since ${unsafe.reason}`,
+    );
+  }
   let temporary: string | undefined;
   try {
     temporary = writeBeside(path, [newSecret()]);
@@ -190,9 +197,4 @@ function cannotCreate(path: string, error: unknown): TypeError {
 
 function codeOf(error: unknown): string | undefined {
   return (error as NodeJS.ErrnoException).code;
-}
-
-/** For a shell. */
-function quote(path: string): string {
-  return /^[\w./-]+$/.test(path) ? path : `'${path.replaceAll("'", `'\\''`)}'`;
 }

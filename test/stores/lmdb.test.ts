@@ -147,7 +147,7 @@ describe('LmdbStore and its files', () => {
       open();
       expect((await stat(path)).mode & 0o777).toBe(0o700);
       const files = await readdir(path);
-      expect(files.sort()).toEqual(['data.mdb', 'lock.mdb']);
+      expect(files.sort()).toEqual(['changes-1', 'data.mdb', 'lock.mdb']);
       for (const file of files) expect((await stat(join(path, file))).mode & 0o777).toBe(0o600);
     } finally {
       process.umask(mask);
@@ -166,7 +166,7 @@ describe('LmdbStore and its files', () => {
   it('may be in a folder whose name looks like that of a file', async () => {
     path = `${path}/made/for-us.d`;
     open();
-    expect((await readdir(path)).sort()).toEqual(['data.mdb', 'lock.mdb']);
+    expect((await readdir(path)).sort()).toEqual(['changes-1', 'data.mdb', 'lock.mdb']);
   });
 
   it('says clearly when it cannot be opened', async () => {
@@ -182,7 +182,7 @@ describe('LmdbStore and its files', () => {
     '-rm',
     'sh',
     '-c',
-    'mkdir -p "$0" && mount -t tmpfs -o size=2m tmpfs "$0" && exec "$@"',
+    'mkdir -p "$0" && mount -t tmpfs -o size=2m,mode=700 tmpfs "$0" && exec "$@"',
   ];
   const able = spawnSync('env', [...onSmallDisk, newFolder(), 'true']).status === 0;
   it.skipIf(!able)('says clearly when the disk is full, and goes on when it no longer is', async () => {

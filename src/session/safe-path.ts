@@ -1,0 +1,106 @@
+import { lstatSync, readlinkSync, type Stats, statSync } from 'node:fs';
+import { dirname, parse, resolve, sep } from 'node:path';
+
+/** Limit of symbolic links on a path, as on Linux. */
+const MAX_LINKS = 40;
+const OTHERS_WRITE = 0o002;
+const GROUP_WRITE = 0o020;
+const STICKY = 0o1000;
+
+/** A folder, file or link that another user can change, and a command that mends it. */
+export interface UnsafePath {
+  readonly path: string;
+  readonly reason: string;
+}
+
+/**
+ * Finds the first folder or symbolic link on the way to a folder through which another user could lead a writer elsewhere.
+ * Components that do not exist yet are not judged. Without user ids (Windows) every path passes.
+ *
+ * @param folder path of the folder; it is judged like its parents.
+ * @returns the unsafe component, or undefined if there is none.
+ */
+export function findUnsafeParent(folder: string): UnsafePath | undefined {
+  if (process.getuid === undefined) return undefined;
+  const { root } = parse(resolve(folder));
+  let at = root;
+  let links = 0;
+  const pending = namesOf(resolve(folder));
+  for (;;) {
+    const stats = lstatSync(at, { throwIfNoEntry: false });
+    if (stats === undefined) return undefined;
+    const unsafe = judge(at, stats);
+    if (unsafe !== undefined) return unsafe;
+    if (stats.isSymbolicLink()) {
+      if (++links > MAX_LINKS) return { path: at, reason: 'it is one of too many symbolic links' };
+      pending.unshift(...namesOf(resolve(dirname(at), readlinkSync(at))));
+      at = root;
+      continue;
+    }
+    const next = pending.shift();
+    if (next === undefined) return undefined;
+    at = resolve(at, next);
+  }
+}
+
+/**
+ * Judges a folder that holds nothing but the caller's files: no other user may write to it, with or without the sticky bit.
+ *
+ * @param folder path of a folder that exists.
+ */
+export function findUnsafeFolder(folder: string): UnsafePath | undefined {
+  if (process.getuid === undefined) return undefined;
+  const unsafe = findUnsafeParent(folder);
+  if (unsafe !== undefined) return unsafe;
+  return isWritable(statSync(folder), GROUP_WRITE | OTHERS_WRITE) ? tooOpen(folder, statSync(folder)) : undefined;
+}
+
+/**
+ * Judges a file before it is opened by name. A missing file is safe, since only the caller can make it in a safe folder.
+ *
+ * @param file path of a file in a safe folder.
+ */
+export function findUnsafeFile(file: string): UnsafePath | undefined {
+  const stats = lstatSync(file, { throwIfNoEntry: false });
+  if (stats === undefined) return undefined;
+  if (stats.isSymbolicLink()) return { path: file, reason: `it is a symbolic link: remove it with rm ${quote(file)}` };
+  if (!stats.isFile()) return { path: file, reason: `it is no regular file: remove it with rm -r ${quote(file)}` };
+  return process.getuid === undefined || isTrusted(stats.uid) ? undefined : owned(file, stats);
+}
+
+/** Quotes a path for a shell. */
+export function quote(path: string): string {
+  return /^[\w./-]+$/.test(path) ? path : `'${path.replaceAll("'", `'\\''`)}'`;
+}
+
+function judge(path: string, stats: Stats): UnsafePath | undefined {
+  if (!isTrusted(stats.uid)) return owned(path, stats);
+  // The mode of a link says nothing, and nobody but an owner can rename or remove an entry of a sticky folder.
+  if (stats.isSymbolicLink() || (stats.mode & STICKY) !== 0) return undefined;
+  // Many systems give each user a group of its own, and let it write to all folders.
+  const judged = stats.gid === process.getgid?.() ? OTHERS_WRITE : GROUP_WRITE | OTHERS_WRITE;
+  return isWritable(stats, judged) ? tooOpen(path, stats) : undefined;
+}
+
+/** Whether an owner can change everything here anyway. In a user namespace, the root folder's owner stands for root. */
+function isTrusted(uid: number): boolean {
+  return uid === 0 || uid === process.getuid?.() || uid === statSync('/').uid;
+}
+
+function isWritable({ mode }: Stats, judged: number): boolean {
+  return (mode & judged) !== 0;
+}
+
+function owned(path: string, { uid }: Stats): UnsafePath {
+  const us = process.getuid?.();
+  return { path, reason: `it belongs to another user (${uid}): run chown -h ${us} ${quote(path)}` };
+}
+
+function tooOpen(path: string, { mode }: Stats): UnsafePath {
+  const digits = (mode & 0o7777).toString(8);
+  return { path, reason: `other users may write to it (mode ${digits}): run chmod go-w ${quote(path)}` };
+}
+
+function namesOf(path: string): string[] {
+  return path.slice(parse(path).root.length).split(sep).filter(Boolean);
+}
