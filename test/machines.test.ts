@@ -303,7 +303,9 @@ describe.each(stores)('four processes that share %s', (name, makeStore) => {
       const client = io(first.url, { transports: [transport], reconnection: false, forceNew: true, extraHeaders });
       expect(await once(client as never, 'hello')).toEqual(['test0001']);
       // Its requests are for the one that has it.
-      const elsewhere = await second.ask(browser, `/socket.io/?EIO=4&transport=polling&sid=${client.io.engine.id}`);
+      const fetched = { headers: { origin, 'Sec-Fetch-Mode': 'cors', 'Sec-Fetch-Dest': 'empty' } };
+      const polling = `/socket.io/?EIO=4&transport=polling&sid=${client.io.engine.id}`;
+      const elsewhere = await second.ask(browser, polling, fetched);
       expect([elsewhere.status, elsewhere.body]).toEqual([403, expect.stringContaining('sticky sessions')]);
       const gone = once(client as never, 'disconnect');
       const copy = thief(browser);
@@ -311,7 +313,7 @@ describe.each(stores)('four processes that share %s', (name, makeStore) => {
       const answered = performance.now();
       await gone;
       expect(performance.now() - answered).toBeLessThan(1_000);
-      const late = await first.ask(copy, '/socket.io/?EIO=4&transport=polling');
+      const late = await first.ask(copy, '/socket.io/?EIO=4&transport=polling', fetched);
       expect([late.status, late.body]).toEqual([403, expect.stringContaining('ERR_SESSION_REVOKED')]);
     },
   );
