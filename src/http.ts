@@ -279,7 +279,8 @@ const frames: ReadonlySet<string> = new Set(['iframe', 'frame', 'object', 'embed
 export function purposeOf({ headers }: IncomingMessage): 'window' | 'frame' | 'part' | 'prefetch' {
   if (/\bprefetch\b/i.test(`${headers['sec-purpose']} ${headers['purpose']}`)) return 'prefetch';
   const mode = headers['sec-fetch-mode'];
-  if (mode === undefined) return 'window';
+  // Every browser that sends the one sends the other; fetch() of Node sends the mode alone, and is no page's doing.
+  if (mode === undefined || headers['sec-fetch-site'] === undefined) return 'window';
   if (mode !== 'navigate') return 'part';
   // A service worker that passes a navigation through sends `empty`.
   const destination = String(headers['sec-fetch-dest'] ?? 'document');

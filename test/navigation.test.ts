@@ -14,7 +14,7 @@ const windows: [name: string, sent: Sent][] = [
   ['none of the headers', {}],
   ['a navigation', fetched('navigate', 'document')],
   ['a service worker', fetched('navigate', 'empty')],
-  ['a mode and no destination', { 'sec-fetch-mode': 'navigate' }],
+  ['a mode and no destination', { 'sec-fetch-mode': 'navigate', 'sec-fetch-site': 'none' }],
   ['a destination and no mode', { 'sec-fetch-dest': 'iframe' }],
   ['another purpose', { 'sec-purpose': 'something-new', purpose: 'x-prefetcher' }],
 ];
@@ -116,6 +116,12 @@ describe.each(frameworks)('%s: a login', (_, framework) => {
     }
     expect((await user.send('HEAD', callback)).status).toBe(405);
     expect((await user.get(callback)).status).toBe(303);
+  });
+
+  it('starts and finishes for fetch() of Node, which sends a mode and no site', async () => {
+    const sent = { 'sec-fetch-mode': 'cors', accept: '*/*' };
+    const { status, location } = await user.get('/webauth/login?return=/private', sent);
+    expect([status, (await user.get(answerTo(location), sent)).status]).toEqual([303, 303]);
   });
 
   it('is answered with JSON where a script asks for it', async () => {
