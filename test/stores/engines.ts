@@ -16,6 +16,8 @@ export interface Engine {
   open(): Promise<Store>;
   /** Sets the counter of logins; undefined where nothing but the process can. */
   readonly setCounter?: (number: number) => Promise<void>;
+  /** Sends a change that is in no entry; undefined where changes are read from entries. */
+  readonly publish?: (key: string, value: string, expires: Date) => Promise<void>;
   /** Puts an empty store in place of the one that there was. */
   empty(): Promise<void>;
 }
@@ -60,6 +62,10 @@ function redis(): Engine {
     },
     setCounter: async (number) => {
       await server?.ask('SET', 'ucam-webauth:number', String(number));
+    },
+    publish: async (...[key, value, expires]) => {
+      const change = JSON.stringify([key, value, expires.getTime()]);
+      await server?.ask('PUBLISH', 'ucam-webauth:0:changes:ended', change);
     },
     empty: async () => {
       await server?.ask('FLUSHALL');

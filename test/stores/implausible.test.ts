@@ -96,6 +96,15 @@ describe.each(engines())('live sessions on $name, of which something else has wr
     },
   );
 
+  it.skipIf(engine.publish === undefined)('ignore absurd numbers that are published and stored nowhere', async () => {
+    const here = await start();
+    for (const number of numbers) await engine.publish?.(`ended:all.${name()}.${number}`, '', later(3600));
+    await heard(here, here.store);
+    expect(told).toHaveLength(1);
+    expect(await endsAll(here)).toEqual([true, false]);
+    expect((await here.store.list('ended')).filter(({ key }) => key.startsWith('ended:all.'))).toHaveLength(1);
+  });
+
   it('believe no absurd lifetime: a browser is logged out for as long as sessions last', async () => {
     const here = await start();
     const writer = await start();
