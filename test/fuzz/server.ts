@@ -33,7 +33,7 @@ class CountingStore extends MemoryStore {
   }
 
   override async put(key: string, value: string, expires: Date): Promise<void> {
-    if (/^ended:(?!life\.)/.test(key)) this.revoked += 1;
+    if (/^ended:(?!life\.|member\.)/.test(key)) this.revoked += 1;
     return super.put(key, value, expires);
   }
 }
