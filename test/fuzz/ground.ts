@@ -1,5 +1,5 @@
 import { type Answer, Connection } from './connection.js';
-import { findFault, isLogout, takenBy, type View, view } from './oracle.js';
+import { findFault, hiddenTickets, isLogout, takenBy, type View, view } from './oracle.js';
 import { Report, Tally } from './report.js';
 import { makeShot, type Shot } from './requests.js';
 import { opened, pages, type ServerReport, taken } from './site.js';
@@ -152,6 +152,7 @@ export class Ground {
     if (cookie || isOut) for (const one of seen.carried) this.#leave(one, seen.shot.index);
     if (cookie === '') this.#leaveEverywhere(seen);
     for (const ticket of takenBy(seen, answer)) ticket.taken = true;
+    for (const ticket of hiddenTickets(seen, answer)) ticket.doubtful = true;
     if (member && mayExpectMore(seen, member, answer, world)) this.#turnedAway.push({ seen, answer, member });
   }
 

@@ -285,6 +285,14 @@ export function takenBy({ tickets }: View, { body }: Answer): Ticket[] {
   return tickets.filter(({ member }) => member.principal === principal);
 }
 
+/**
+ * Tickets of which the answer does not say whether they were consumed: Express runs GET handlers for HEAD too, and answers
+ * 304 to `If-None-Match: *`, and neither answer has a body.
+ */
+export function hiddenTickets({ tickets, method }: View, { status }: Answer): readonly Ticket[] {
+  return method === 'HEAD' || status === 304 ? tickets : [];
+}
+
 function namesSomebody({ member }: View, { status, body }: Answer): boolean {
   if (status !== 200) return false;
   const name = /^[\w-]+$/.exec(body)?.[0] ?? /<strong>([\w-]+)<\/strong>/.exec(body)?.[1] ?? 'nobody';
