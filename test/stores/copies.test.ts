@@ -277,7 +277,7 @@ describe('ucam-webauth store invalidate', () => {
       await expect.poll(() => generations.length, patiently).toBe(2);
       expect(generations[1]).not.toBe(generations[0]);
       expect(others).toHaveLength(1);
-      expectFailure(await invalidate([server.url, '--prefix', 'none:']), 1, /has no store with the prefix none:/);
+      expectFailure(await invalidate([server.url, '--prefix', 'none:']), 1, /has no store with the prefix "none:"/);
       await Promise.all([ours.close(), other.close()]);
       await server.remove();
     });
