@@ -321,6 +321,13 @@ describe.runIf(isRoot)('LmdbStore as root', () => {
     },
   );
 
+  it('advises store invalidate to run as the user that the folder belongs to', async () => {
+    await new LmdbStore({ path }).close();
+    chownSync(path, stranger, stranger);
+    const result = await runNode([main, 'store', 'invalidate', path]);
+    expectFailure(result, 1, /belongs to another user \(65534\)\. Run this command as that user/);
+  });
+
   it('rejects a folder, a parent, a link or a file of another user, and a folder that others can write to', () => {
     mkdirSync(path, { mode: 0o700 });
     const own = path;
