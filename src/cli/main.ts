@@ -31,7 +31,7 @@ const help = `ucam-webauth: log people in with Raven (Ucam-WebAuth)
       Starts a new generation of a store: all users log in again, and API tokens are issued anew; blocks and revocations
       stay. Run it after a restore from a backup, or when a Redis replica took over. Applications may be running or not.
       A Redis URL with a password is better in the environment variable UCAM_WEBAUTH_STORE: other users of the machine
-      can read arguments. --prefix is the application's, unless it is ucam-webauth: as by default.
+      can read arguments. --prefix is that of the application's RedisStore; the default is "ucam-webauth:".
 
 Exit status: 0 all is well; 2 malformed response; 3 it does not verify; 4 it verifies, and nobody logged in;
 64 wrong usage; 1 anything else.`;

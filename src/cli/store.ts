@@ -1,4 +1,4 @@
-import { existsSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { readVariable } from '../environment.js';
 import { type Call, printable, UsageError } from './usage.js';
@@ -40,6 +40,14 @@ async function invalidateFolder(path: string): Promise<string> {
   if (!existsSync(join(path, 'data.mdb'))) {
     throw new Error(
       `${path} is no folder of a store: it has no file data.mdb. Give the path of the application's LmdbStore`,
+    );
+  }
+  const { uid } = statSync(path);
+  const us = process.getuid?.();
+  // The error of the store would advise root to take the folder away from the application.
+  if (us !== undefined && uid !== us) {
+    throw new Error(
+      `${path} belongs to another user (${uid}). Run this command as that user, if it runs the application`,
     );
   }
   const { LmdbStore } = await import('../session/lmdb.js').catch(missing('lmdb'));

@@ -68,6 +68,6 @@ const { isOwn } = OwnAuth;
 export function checkOwnAuth(method: string, auth: unknown): void {
   if (isOwn(auth)) return;
   throw new TypeError(
-    `${method} takes the Auth object that a guard, an open socket or takeTicket() gave: not a copy of it (JSON, spread, structuredClone), nor a promise of it (a missing await). To revoke a session without that object, call waa.sessions.revoke(principal, handle), or waa.endSessions(principal).`,
+    `${method} takes the Auth object that a guard, an open socket or takeTicket() gave: not a copy of it (JSON, spread, structuredClone), nor a promise of it (a missing await). To revoke a session without that object, call waa.sessions.revoke(principal, handle) with a handle of waa.sessions.list(), which needs listSessions: true, or waa.endSessions(principal).`,
   );
 }

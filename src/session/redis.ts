@@ -71,7 +71,7 @@ export class RedisStore implements Store {
     const found = await link.run(scripts.invalidate, [this.#markKey], [newName(), run, durable]);
     if (found === 1) return;
     throw new Error(
-      `database ${this.#database} of this Redis has no store with the prefix ${this.#prefix}: give the prefix and the database of the application`,
+      `database ${this.#database} of this Redis has no store with the prefix "${this.#prefix}". Give the prefix (--prefix) and the database (redis://HOST/NUMBER) of the application.`,
     );
   }
 

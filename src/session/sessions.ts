@@ -393,7 +393,7 @@ export class Sessions {
   #check(session: Session, via: Auth['via'], anchor: string): Auth {
     if (session.wls !== this.#options.wls) throw revoked(`it was begun with another login service, ${session.wls}`);
     if (!this.#live.isOf(session.mark)) {
-      throw revoked('the application was restarted, or its processes share no store');
+      throw revoked('the application was restarted, or its processes share no store, or the store was invalidated');
     }
     const auth = this.describe(session, via);
     this.#checkLive(auth);

@@ -277,7 +277,7 @@ describe('ucam-webauth store invalidate', () => {
       await expect.poll(() => generations.length, patiently).toBe(2);
       expect(generations[1]).not.toBe(generations[0]);
       expect(others).toHaveLength(1);
-      expectFailure(await invalidate([server.url, '--prefix', 'none:']), 1, /has no store with the prefix none:/);
+      expectFailure(await invalidate([server.url, '--prefix', 'none:']), 1, /has no store with the prefix "none:"/);
       await Promise.all([ours.close(), other.close()]);
       await server.remove();
     });
@@ -320,6 +320,13 @@ describe.runIf(isRoot)('LmdbStore as root', () => {
       expect(readFileSync(victim(), 'utf8')).toBe('precious');
     },
   );
+
+  it('advises store invalidate to run as the user that the folder belongs to', async () => {
+    await new LmdbStore({ path }).close();
+    chownSync(path, stranger, stranger);
+    const result = await runNode([main, 'store', 'invalidate', path]);
+    expectFailure(result, 1, /belongs to another user \(65534\)\. Run this command as that user/);
+  });
 
   it('rejects a folder, a parent, a link or a file of another user, and a folder that others can write to', () => {
     mkdirSync(path, { mode: 0o700 });
