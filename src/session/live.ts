@@ -429,6 +429,8 @@ export class LiveSessions {
       try {
         await untold.job();
       } catch {
+        // The last in turn from now on: what fails for a reason of its own must not hold up the others.
+        if (this.#untold.get(about) === untold && this.#untold.delete(about)) this.#untold.set(about, untold);
         break;
       }
       untold.release();
