@@ -8,10 +8,12 @@ import { digest } from '../src/digest.js';
 import { LiveSessions } from '../src/session/live.js';
 import { LmdbStore } from '../src/session/lmdb.js';
 import { MemoryStore } from '../src/session/memory.js';
+import { RedisStore } from '../src/session/redis.js';
 import { findUnsafeParent } from '../src/session/safe-path.js';
 import { createWAA, type WAA } from '../src/waa.js';
 import { root, runNode } from './processes.js';
 import { Browser, clock, frameworks, type Routes, Site, secret, wls } from './site.js';
+import { findRedis, RedisServer } from './stores/redis-server.js';
 
 const isRoot = process.getuid?.() === 0;
 /** An account that is neither root nor the owner of anything here. */
@@ -163,6 +165,37 @@ describe.each(frameworks)('%s: a late cookie', (_, framework) => {
     clock.pass(300);
     const { set } = await browser.get(`/${encodeURIComponent(name)}`);
     expect(set).toEqual(['a=1', 'b=2', expect.stringMatching(/^webauth-session=/)]);
+  });
+});
+
+describe.skipIf(!findRedis())('RedisStore', () => {
+  it('notices a new generation that begins right after its subscribers have caught up', async () => {
+    const server = await RedisServer.start();
+    const [store, other] = [new RedisStore({ url: server.url }), new RedisStore({ url: server.url })];
+    const generations: string[] = [];
+    const missed = async () => void generations.push(await store.mark(generations.at(-1)));
+    // A connection that exists, so that no beacon comes in between.
+    await other.mark();
+    await store.subscribe('ended', { changed: () => {}, missed });
+    await other.invalidate();
+    await expect.poll(() => generations.length, { timeout: 10_000 }).toBe(2);
+    expect(generations[1]).toBe(await other.mark());
+    await Promise.all([store.close(), other.close()]);
+    await server.remove();
+  });
+
+  it('notices it also when another subscriber of the same store reads the generation first', async () => {
+    const server = await RedisServer.start();
+    const [store, other] = [new RedisStore({ url: server.url }), new RedisStore({ url: server.url })];
+    const generations: string[] = [];
+    const missed = async () => void generations.push(await store.mark(generations.at(-1)));
+    await other.mark();
+    await store.subscribe('ended', { changed: () => {}, missed });
+    await other.invalidate();
+    const latest = await store.mark();
+    await expect.poll(() => generations.at(-1), { timeout: 10_000 }).toBe(latest);
+    await Promise.all([store.close(), other.close()]);
+    await server.remove();
   });
 });
 
