@@ -1,4 +1,4 @@
-import { existsSync, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { readVariable } from '../environment.js';
 import { type Call, printable, UsageError } from './usage.js';
@@ -37,17 +37,16 @@ async function invalidateRedis(url: string, prefix: string | undefined): Promise
 
 async function invalidateFolder(path: string): Promise<string> {
   // Opening the store would make one.
-  if (!existsSync(join(path, 'data.mdb'))) {
+  const data = statSync(join(path, 'data.mdb'), { throwIfNoEntry: false });
+  if (data === undefined) {
     throw new Error(
       `${path} is no folder of a store: it has no file data.mdb. Give the path of the application's LmdbStore`,
     );
   }
-  const { uid } = statSync(path);
-  const us = process.getuid?.();
-  // The error of the store would advise root to take the folder away from the application.
-  if (us !== undefined && uid !== us) {
+  // Files that root makes would be closed to the application.
+  if (process.getuid !== undefined && data.uid !== process.getuid()) {
     throw new Error(
-      `${path} belongs to another user (${uid}). Run this command as that user, if it runs the application`,
+      `the store in ${path} belongs to another user (${data.uid}): run this as the user that the application runs as`,
     );
   }
   const { LmdbStore } = await import('../session/lmdb.js').catch(missing('lmdb'));

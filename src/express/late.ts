@@ -10,10 +10,8 @@ export function setLate(response: ServerResponse, cookie: string, stands: () => 
     response.writeHead = writeHead;
     const at = indexOfHeaders(given);
     if (stands() && isPrivate(response, given[at])) {
+      given[at] = moveCookies(response, given[at]);
       response.appendHeader('Set-Cookie', cookie);
-      // Node takes a list of pairs only where there is no other header.
-      const headers = given[at];
-      if (isPairs(headers)) given[at] = headers.flat();
     }
     return (writeHead as (...args: unknown[]) => ServerResponse).apply(response, given);
   };
@@ -63,6 +61,21 @@ function directivesOf(lines: readonly string[]): string[] {
 /** Whether an `Expires` makes an answer storable; one that is no date means that it has expired (RFC 9111, 5.3). */
 function hasFuture(lines: readonly string[] = []): boolean {
   return lines.some((line) => Date.parse(line) > Date.now());
+}
+
+/**
+ * Sets the cookies that `writeHead` is given, as Node does: they replace those that were set, and would replace a late one.
+ * @returns the other headers; none of a list of pairs, which Node takes only where there is no other header.
+ */
+function moveCookies(response: ServerResponse, given: unknown): unknown {
+  const flat = isPairs(given) ? given.flat() : given;
+  const lines = Array.isArray(flat) ? pairs(flat) : Object.entries(flat ?? {});
+  const isCookie = ([name]: [unknown, unknown]) => String(name).toLowerCase() === 'set-cookie';
+  const cookies = lines.filter(isCookie).flatMap(([, value]) => value as string | string[]);
+  if (cookies.length === 0) return flat;
+  response.setHeader('Set-Cookie', cookies);
+  const others = lines.filter((line) => !isCookie(line));
+  return Array.isArray(flat) ? others.flat() : Object.fromEntries(others);
 }
 
 /** All headers of an answer, by name in lower case. Those that `writeHead` is given replace those that were set. */

@@ -65,6 +65,8 @@ export class LiveSessions {
   readonly #store: Store;
   readonly #ended = new Ended();
   readonly #watches = new Watches();
+  /** What the store is being told. */
+  readonly #telling = new Set<Promise<void>>();
   /** What the store could not be told yet, by what it is about. */
   readonly #untold = new Map<string, Untold>();
   /** Throttles the log: a store may be full of junk. */
@@ -118,8 +120,9 @@ export class LiveSessions {
     return this.#ended.total >= (this.#options.most ?? MAX_ALL);
   }
 
-  /** Whether the store has yet to be told of a revocation. */
-  get hasUntold(): boolean {
+  /** Whether the store has yet to be told of a revocation, after it has answered what it is being told. */
+  async hasUntold(): Promise<boolean> {
+    await Promise.allSettled(this.#telling);
     return this.#untold.size > 0;
   }
 
@@ -383,7 +386,13 @@ export class LiveSessions {
    * @param about what is said; it takes the place of what was to be said of that before.
    * @throws what the store does the first time.
    */
-  async #tell(about: string, job: () => Promise<void>, done = () => {}): Promise<void> {
+  async #tell(about: string, job: () => Promise<void>, done?: () => void): Promise<void> {
+    const telling = this.#tellOnce(about, job, done);
+    this.#telling.add(telling);
+    return telling.finally(() => this.#telling.delete(telling));
+  }
+
+  async #tellOnce(about: string, job: () => Promise<void>, done = () => {}): Promise<void> {
     const before = this.#untold.get(about);
     this.#untold.delete(about);
     const release = () => {
@@ -420,6 +429,8 @@ export class LiveSessions {
       try {
         await untold.job();
       } catch {
+        // The last in turn from now on: what fails for a reason of its own must not hold up the others.
+        if (this.#untold.get(about) === untold && this.#untold.delete(about)) this.#untold.set(about, untold);
         break;
       }
       untold.release();

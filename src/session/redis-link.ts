@@ -133,13 +133,13 @@ export class Link {
     this.#unheard.set(message, performance.now());
     // One that is not sent is not heard either.
     this.run(beaconScript, [this.#mark], [this.#beacon, message]).then(
-      (mark) => this.#lookAtMark(mark),
+      (mark) => this.checkMark(mark),
       () => {},
     );
   }
 
-  /** Where it is gone, or another one, somebody has emptied this Redis. */
-  #lookAtMark(mark: unknown): void {
+  /** Ends the link if the store generation is not the one that was reported first: all subscribers have to catch up. */
+  checkMark(mark: unknown): void {
     if (isText(this.#marked) && mark !== this.#marked) this.end(new Error('it has lost its memory'));
     this.#marked = mark;
   }

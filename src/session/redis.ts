@@ -57,7 +57,10 @@ export class RedisStore implements Store {
   async mark(known = ''): Promise<string> {
     const link = await this.#use();
     const [run, durable, promoted] = await this.#describe(link);
-    return (await link.run(scripts.mark, [this.#markKey], [run, known, newName(), durable, promoted])) as string;
+    const mark = await link.run(scripts.mark, [this.#markKey], [run, known, newName(), durable, promoted]);
+    // The first beacon is too late: a generation that began before it would go unnoticed.
+    link.checkMark(mark);
+    return mark as string;
   }
 
   /**

@@ -33,12 +33,14 @@ export function findUnsafeParent(folder: string): UnsafePath | undefined {
     if (unsafe !== undefined) return unsafe;
     if (stats.isSymbolicLink()) {
       if (++links > MAX_LINKS) return { path: at, reason: 'it is one of too many symbolic links' };
-      pending.unshift(...namesOf(resolve(dirname(at), readlinkSync(at))));
-      at = root;
+      const target = readlinkSync(at);
+      pending.unshift(...namesOf(target));
+      at = resolve(dirname(at), parse(target).root);
       continue;
     }
     const next = pending.shift();
     if (next === undefined) return undefined;
+    // Of a link, `..` is judged where it leads: the name before it may be a link too.
     at = resolve(at, next);
   }
 }
@@ -52,7 +54,12 @@ export function findUnsafeFolder(folder: string): UnsafePath | undefined {
   if (process.getuid === undefined) return undefined;
   const unsafe = findUnsafeParent(folder);
   if (unsafe !== undefined) return unsafe;
-  return isWritable(statSync(folder), GROUP_WRITE | OTHERS_WRITE) ? tooOpen(folder, statSync(folder)) : undefined;
+  const stats = statSync(folder);
+  if (!isWritable(stats, GROUP_WRITE | OTHERS_WRITE)) return undefined;
+  const open = tooOpen(folder, stats);
+  const us = process.getuid();
+  // Without the group's permission, only the owner can write to it.
+  return stats.uid === us ? open : { path: folder, reason: `${open.reason} && chown ${us} ${quote(folder)}` };
 }
 
 /**

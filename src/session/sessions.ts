@@ -80,8 +80,6 @@ export class Sessions {
   readonly #tickets: Tickets;
   /** Of those that may end before what was settled at the login, all that their cookies say. */
   readonly #whole = new WeakMap<Handle, Session>();
-  /** Logouts that the store has not answered yet, by session id. */
-  readonly #leaving = new Map<string, Promise<void>>();
   /** What keeps sockets open while their sessions are in use; undefined where no session ends by not being used. */
   readonly #renewals: Renewals | undefined;
   #retry: NodeJS.Timeout | undefined;
@@ -260,16 +258,13 @@ export class Sessions {
    * old cookie could have that repeated while the store is away. Returns whether there was something to revoke.
    */
   async logOutPeeked(auth: Auth): Promise<boolean> {
-    const { sessionId } = auth;
-    const underWay = this.#leaving.get(sessionId);
-    if (underWay === undefined && this.#live.isEnded(auth)) {
-      if (this.#live.hasUntold) throw endedHere();
-      return false;
+    if (!this.#live.isEnded(auth)) {
+      await this.logOut(auth);
+      return true;
     }
-    const leaving = underWay ?? this.logOut(auth).finally(() => this.#leaving.delete(sessionId));
-    this.#leaving.set(sessionId, leaving);
-    await leaving;
-    return underWay === undefined;
+    // Another request may have revoked it, or all of its binding cookie or user, and the store has yet to answer.
+    if (await this.#live.hasUntold()) throw endedHere();
+    return false;
   }
 
   /** Ends all sessions of a person. */
