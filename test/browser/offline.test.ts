@@ -117,7 +117,7 @@ describe.skipIf(executablePath === undefined)('examples/offline.ts, in Chromium'
     loggedIn(
       async ({ url, page, context }) => {
         await logOutByOwnButton(page);
-        await expect.poll(() => storedPaths(page)).toEqual(publicPaths);
+        await expect.poll(() => storedPaths(page), { timeout: 10_000 }).toEqual(publicPaths);
         await context.setOffline(true);
         await page.goBack({ waitUntil: 'commit' });
         await page.getByRole('heading', { name: 'You are offline' }).waitFor();
@@ -156,7 +156,7 @@ describe.skipIf(executablePath === undefined)('examples/offline.ts, in Chromium'
         await forgetLogin();
         expect(await storedPaths(page)).not.toContain('/loans');
         await logOutByOwnButton(page);
-        await expect.poll(() => storedPaths(page)).toEqual(publicPaths);
+        await expect.poll(() => storedPaths(page), { timeout: 10_000 }).toEqual(publicPaths);
         await context.setOffline(offline);
         await page.goBack({ waitUntil: 'commit' });
         await page.getByText(shown).waitFor();
@@ -171,7 +171,9 @@ describe.skipIf(executablePath === undefined)('examples/offline.ts, in Chromium'
     loggedIn(async ({ url, page, context }) => {
       expect(await audit(page)).toEqual([]);
       await page.goto(`${url}index.html`);
-      await expect.poll(() => storedPaths(page)).toEqual(['/', '/index.html', ...publicPaths.slice(1)]);
+      await expect
+        .poll(() => storedPaths(page), { timeout: 10_000 })
+        .toEqual(['/', '/index.html', ...publicPaths.slice(1)]);
       await page.goto(`${url}loans?page=2`);
       await page.getByText('borrowed by test0001').waitFor();
       expect((await storedPaths(page)).filter((path) => /loans|webauth/.test(path))).toEqual([]);
@@ -196,7 +198,7 @@ describe.skipIf(executablePath === undefined)('examples/offline.ts, in Chromium'
       await page.evaluate(`caches.open('everything').then((cache) => cache.add('/loans'))`);
       expect(await storedPaths(page)).toContain('/loans');
       await logOut(page);
-      await expect.poll(() => storedPaths(page)).toEqual(publicPaths);
+      await expect.poll(() => storedPaths(page), { timeout: 10_000 }).toEqual(publicPaths);
     })(),
   );
 
