@@ -37,6 +37,7 @@ const uses: Readonly<Record<string, (start: Start) => Promise<void>>> = {
   'socketio.ts': useSocketio,
   'feed.ts': useFeed,
   'two-origins.ts': useTwoOrigins,
+  'offline.ts': useOffline,
   'verify.ts': useVerify,
 };
 
@@ -544,6 +545,24 @@ async function useTwoOrigins(start: Start): Promise<void> {
     `frame-ancestors ${origin}`,
   );
   expect((await browser.visit(sockets)).status).toBe(404);
+}
+
+/** Its worker is in test/browser/offline.test.ts. */
+async function useOffline(start: Start): Promise<void> {
+  const { url } = await start();
+  const [user, stranger] = [new Browser(), new Browser()];
+  for (const path of ['', 'offline.html', 'page.js', 'worker.js', 'style.css']) {
+    const { status, headers } = await stranger.visit(url + path);
+    expect([path, status, headers['cache-control']]).toEqual([path, 200, expect.stringMatching(/^public\b/)]);
+    expect(headers['content-security-policy']).toMatch(/^default-src 'none'; /);
+  }
+  const data = await stranger.ask(`${url}api/loans`, { headers: { 'Sec-Fetch-Mode': 'cors', Accept: '*/*' } });
+  expect(parse(data)).toMatchObject([401, { error: { code: 'ERR_SESSION_MISSING' } }]);
+  expect((await user.logIn(`${url}loans`)).body).toContain('Loans of test0001');
+  for (const path of ['loans', 'api/loans']) {
+    const { status, headers } = await user.visit(url + path);
+    expect([path, status, headers['cache-control']]).toEqual([path, 200, 'no-store']);
+  }
 }
 
 async function useVerify(): Promise<void> {

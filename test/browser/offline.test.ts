@@ -1,0 +1,299 @@
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
+import { freePorts, Program, root } from '../processes.js';
+import { audit } from './audit.js';
+import { browserArgs, type Fresh, findChromium, inFresh } from './helpers.js';
+
+// The shell of Chromium without windows has no back/forward cache.
+const executablePath = findChromium();
+
+/** Cache-first worker, as many tutorials have it: it stores every response. */
+const naiveWorker = `
+addEventListener('install', () => skipWaiting());
+addEventListener('fetch', (event) => {
+  const { request } = event;
+  if (request.method !== 'GET' || new URL(request.url).pathname.startsWith('/webauth/')) return;
+  event.respondWith((async () => {
+    const stored = await caches.match(request);
+    if (stored) return stored;
+    const response = await fetch(request);
+    if (response.ok) await (await caches.open('everything')).put(request, response.clone());
+    return response;
+  })());
+});`;
+
+/** Changes to files of the example, by path: each returns the new text. */
+type Changes = Readonly<Record<string, (text: string) => string>>;
+
+const withNaiveWorker: Changes = { 'offline/worker.js': () => naiveWorker };
+const withoutClearing: Changes = {
+  'offline/page.js': (text) => replace(text, "$('logout')?.addEventListener", '$()?.addEventListener'),
+};
+const withBackForwardCache: Changes = {
+  'offline.ts': (text) => replace(text, "response.setHeader('Cache-Control', 'no-store');", ''),
+  'offline/page.js': (text) => replace(replace(text, "'pageshow'", "'never'"), "'pagehide'", "'never'"),
+};
+const withReloadOnly: Changes = { 'offline.ts': withBackForwardCache['offline.ts'] as (text: string) => string };
+
+interface Options extends Fresh {
+  readonly changes?: Changes;
+}
+
+interface Visit {
+  readonly url: string;
+  readonly page: Page;
+  readonly context: BrowserContext;
+  /** Logs out of the login service, in another tab: it would log the user in again without a question. */
+  readonly forgetLogin: () => Promise<void>;
+  /** Paths of responses that came to a page so far, and whether by way of the worker. */
+  readonly responses: readonly (readonly [path: string, byWorker: boolean])[];
+}
+
+describe.skipIf(executablePath === undefined)('examples/offline.ts, in Chromium', () => {
+  let browser: Browser;
+
+  beforeAll(async () => {
+    browser = await chromium.launch({
+      executablePath: executablePath as string,
+      args: [...browserArgs],
+      ignoreDefaultArgs: ['--disable-back-forward-cache'],
+    });
+  });
+  afterAll(() => browser?.close());
+
+  /** Runs a test of the example in which test0001 is logged in and sees the private page, by way of the worker. */
+  function loggedIn(
+    test: (visit: Visit) => Promise<void>,
+    { changes = {}, ...fresh }: Options = {},
+  ): () => Promise<void> {
+    return async () => {
+      const [port, wlsPort] = (await freePorts(2)) as [number, number];
+      const env = { NODE_ENV: 'development', PORT: `${port}`, WLS_PORT: `${wlsPort}` };
+      const cwd = copyExample(changes);
+      await new Program(['--import', 'tsx', 'examples/offline.ts'], { env, cwd }).printed(/^Listening on /m);
+      const url = `http://localhost:${port}/`;
+      await inFresh(browser, fresh, async (page, context) => {
+        const responses: [string, boolean][] = [];
+        context.on('response', (response) => {
+          if (response.url().startsWith(url)) {
+            responses.push([new URL(response.url()).pathname, response.fromServiceWorker()]);
+          }
+        });
+        await page.goto(url);
+        await page.evaluate('navigator.serviceWorker.ready.then(() => {})');
+        await page.getByRole('link', { name: 'Your loans' }).click();
+        await page.getByRole('button', { name: 'test0001' }).click();
+        await page.getByText('A book on lock-picking, borrowed by test0001').waitFor();
+        expect(await page.evaluate('navigator.serviceWorker.controller !== null')).toBe(true);
+        const forgetLogin = async () => {
+          const tab = await context.newPage();
+          await tab.goto(`http://localhost:${wlsPort}/auth/logout.html`);
+          await tab.close();
+        };
+        await test({ url, page, context, forgetLogin, responses });
+      });
+    };
+  }
+
+  it(
+    "shows the login service and nothing private after Back and a typed address, when the page's button logged out",
+    loggedIn(async ({ url, page, forgetLogin }) => {
+      await forgetLogin();
+      await logOutByOwnButton(page);
+      await page.goBack({ waitUntil: 'commit' });
+      await page.getByText('This is not Raven.').waitFor();
+      await expectNothingPrivate(page);
+      await page.goto(`${url}loans`);
+      await page.getByText('This is not Raven.').waitFor();
+      await expectNothingPrivate(page);
+    }),
+  );
+
+  it(
+    'shows the offline page and nothing private offline, when the page that Back leads to logged out',
+    loggedIn(
+      async ({ url, page, context }) => {
+        await logOutByOwnButton(page);
+        await expect.poll(() => storedPaths(page), { timeout: 10_000 }).toEqual(publicPaths);
+        await context.setOffline(true);
+        await page.goBack({ waitUntil: 'commit' });
+        await page.getByRole('heading', { name: 'You are offline' }).waitFor();
+        expect(page.url()).toBe(`${url}loans`);
+        await expectNothingPrivate(page);
+        await page.goto(`${url}loans`);
+        await page.getByRole('heading', { name: 'You are offline' }).waitFor();
+        await expectNothingPrivate(page);
+        expect(await page.evaluate(`fetch('/api/loans').then(() => 'answered', () => 'failed')`)).toBe('failed');
+        await page.getByRole('link', { name: 'Opening hours' }).click();
+        await page.getByText('The desk is open from 9:00 to 17:00').waitFor();
+      },
+      { provoked: [/net::ERR_FAILED .*api\/loans/] },
+    ),
+  );
+
+  it(
+    'leaves logins and logouts to the browser',
+    loggedIn(async ({ page, responses }) => {
+      await logOutByOwnButton(page);
+      expect(responses).toContainEqual(['/loans', true]);
+      expect(responses.filter(([path]) => path.startsWith('/webauth/'))).toEqual([
+        ['/webauth/callback', false],
+        ['/webauth/logout', false],
+        ['/webauth/logout', false],
+      ]);
+    }),
+  );
+
+  it.each([
+    ['the login service', false, 'This is not Raven.'],
+    ['the offline page', true, 'You are offline'],
+  ] as const)('shows %s after Back, when the back/forward cache restores the page (offline: %s)', (_, offline, shown) =>
+    loggedIn(
+      async ({ page, context, forgetLogin }) => {
+        await forgetLogin();
+        expect(await storedPaths(page)).not.toContain('/loans');
+        await logOutByOwnButton(page);
+        await expect.poll(() => storedPaths(page), { timeout: 10_000 }).toEqual(publicPaths);
+        await context.setOffline(offline);
+        await page.goBack({ waitUntil: 'commit' });
+        await page.getByText(shown).waitFor();
+        await expectNothingPrivate(page);
+      },
+      { changes: withReloadOnly },
+    )(),
+  );
+
+  it(
+    'stores public responses only, and shows the private page while the user is logged in',
+    loggedIn(async ({ url, page, context }) => {
+      expect(await audit(page)).toEqual([]);
+      await page.goto(`${url}index.html`);
+      await expect
+        .poll(() => storedPaths(page), { timeout: 10_000 })
+        .toEqual(['/', '/index.html', ...publicPaths.slice(1)]);
+      await page.goto(`${url}loans?page=2`);
+      await page.getByText('borrowed by test0001').waitFor();
+      expect((await storedPaths(page)).filter((path) => /loans|webauth/.test(path))).toEqual([]);
+      await context.setOffline(true);
+      await page.reload();
+      await page.getByRole('heading', { name: 'You are offline' }).waitFor();
+      expect(await audit(page)).toEqual([]);
+      await context.setOffline(false);
+      await page.reload();
+      await page.getByText('borrowed by test0001').waitFor();
+    }),
+  );
+
+  it.each([
+    [
+      'a page reports a logout',
+      (page: Page) => page.evaluate(`navigator.serviceWorker.controller.postMessage('logged out')`),
+    ],
+    ["the library's own page logs out", logOutByLibraryPage],
+  ] as const)('the worker deletes what an earlier worker stored, when %s', (_, logOut) =>
+    loggedIn(async ({ page }) => {
+      await page.evaluate(`caches.open('everything').then((cache) => cache.add('/loans'))`);
+      expect(await storedPaths(page)).toContain('/loans');
+      await logOut(page);
+      await expect.poll(() => storedPaths(page), { timeout: 10_000 }).toEqual(publicPaths);
+    })(),
+  );
+
+  it(
+    'the page deletes what a naive worker stored, before it logs out',
+    loggedIn(
+      async ({ page }) => {
+        expect(await storedPaths(page)).toContain('/loans');
+        await logOutByOwnButton(page);
+        expect(await storedPaths(page)).toEqual([]);
+      },
+      { changes: withNaiveWorker },
+    ),
+  );
+
+  // Controls: the tests above can fail.
+  it.each([
+    ["the library's own page logs out", logOutByLibraryPage, withNaiveWorker],
+    ['a page logs out that deletes no caches', logOutByOwnButton, { ...withNaiveWorker, ...withoutClearing }],
+  ] as const)('shows the private page offline with a naive worker, when %s', (_, logOut, changes) =>
+    loggedIn(
+      async ({ url, page, context }) => {
+        await logOut(page);
+        await context.setOffline(true);
+        await page.goto(`${url}loans`);
+        await page.getByText('Loans of test0001').waitFor();
+        await page.getByText('A book on lock-picking, borrowed by test0001').waitFor();
+      },
+      { changes },
+    )(),
+  );
+
+  it(
+    'shows the private page after Back, when the page may stay in the back/forward cache and does not reload',
+    loggedIn(
+      async ({ page }) => {
+        await logOutByOwnButton(page);
+        await page.goBack({ waitUntil: 'commit' });
+        await page.getByText('A book on lock-picking, borrowed by test0001').waitFor();
+      },
+      { changes: withBackForwardCache },
+    ),
+  );
+});
+
+const publicPaths = ['/', '/offline.html', '/page.js', '/style.css'];
+
+/** Copies the example to a folder of its own, as a user does who has the package installed. */
+function copyExample(changes: Changes): string {
+  const folder = mkdtempSync(join(tmpdir(), 'ucam-webauth-offline-'));
+  onTestFinished(() => rmSync(folder, { recursive: true }));
+  mkdirSync(join(folder, 'node_modules'));
+  for (const name of ['express', 'tsx']) {
+    symlinkSync(join(root, 'node_modules', name), join(folder, 'node_modules', name), 'junction');
+  }
+  symlinkSync(root, join(folder, 'node_modules', 'ucam-webauth'), 'junction');
+  writeFileSync(join(folder, 'package.json'), '{ "type": "module" }');
+  for (const name of ['offline.ts', 'offline']) {
+    cpSync(join(root, 'examples', name), join(folder, 'examples', name), { recursive: true });
+  }
+  for (const [name, change] of Object.entries(changes)) {
+    const file = join(folder, 'examples', name);
+    writeFileSync(file, change(readFileSync(file, 'utf8')));
+  }
+  return folder;
+}
+
+function replace(text: string, part: string, by: string): string {
+  expect(text).toContain(part);
+  return text.replace(part, () => by);
+}
+
+async function logOutByOwnButton(page: Page): Promise<void> {
+  await page.getByRole('button', { name: 'Log out' }).click();
+  await page.getByText('You are logged out of this site').waitFor();
+}
+
+async function logOutByLibraryPage(page: Page): Promise<void> {
+  await page.goto(new URL('/webauth/logout', page.url()).href);
+  await page.getByRole('button', { name: 'Log out', exact: true }).click();
+  await page.getByText('You are logged out of this site').waitFor();
+}
+
+async function expectNothingPrivate(page: Page): Promise<void> {
+  expect(await page.content()).not.toMatch(/Loans of|borrowed by/);
+}
+
+/** Paths of all responses in CacheStorage, sorted. */
+async function storedPaths(page: Page): Promise<string[]> {
+  const paths: string[] = await page.evaluate(`(async () => {
+    const paths = [];
+    for (const name of await caches.keys()) {
+      for (const { url } of await (await caches.open(name)).keys()) paths.push(new URL(url).pathname);
+    }
+    return paths;
+  })()`);
+  return [...new Set(paths)].sort();
+}
