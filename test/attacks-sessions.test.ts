@@ -245,7 +245,7 @@ describe.runIf(isRoot)('ucam-webauth store invalidate as root', () => {
     for (const name of ['', 'data.mdb', 'lock.mdb', 'changes-1']) chownSync(join(path, name), stranger, stranger);
     const { status, stderr } = await runNode([join(root, 'dist/cli/main.js'), 'store', 'invalidate', path]);
     expect(status).toBe(1);
-    expect(stderr).toMatch(/belongs to another user \(65534\): run this as the user that the application runs as/);
+    expect(stderr).toMatch(/belongs to another user \(65534\)\. Run this command as that user/);
     expect(stderr).not.toContain('chown');
     expect(statSync(join(path, 'data.mdb')).uid).toBe(stranger);
   });

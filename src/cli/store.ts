@@ -46,7 +46,7 @@ async function invalidateFolder(path: string): Promise<string> {
   // Files that root makes would be closed to the application.
   if (process.getuid !== undefined && data.uid !== process.getuid()) {
     throw new Error(
-      `the store in ${path} belongs to another user (${data.uid}): run this as the user that the application runs as`,
+      `the store in ${path} belongs to another user (${data.uid}). Run this command as that user, if it runs the application`,
     );
   }
   const { LmdbStore } = await import('../session/lmdb.js').catch(missing('lmdb'));
