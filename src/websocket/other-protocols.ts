@@ -1,8 +1,8 @@
 import type { EventEmitter } from 'node:events';
-import { type IncomingMessage, type Server, ServerResponse } from 'node:http';
+import { type IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { OtherListeners } from './other-listeners.js';
-import { cutOff, refuseOtherProtocol } from './refusal.js';
+import { cutOff, refuseBadRequest, refuseOtherProtocol } from './refusal.js';
 
 /** Whether the `Upgrade` header offers the WebSocket protocol (RFC 6455, 4.2.1). */
 export function offersWebSocket({ headers }: IncomingMessage): boolean {
@@ -29,16 +29,42 @@ export function declineOtherProtocols(server: EventEmitter, others: OtherListene
  * connection closes after the response. A request with a body is rejected with 426, since Node does not parse the body.
  */
 export function serveWithoutUpgrade(server: EventEmitter, request: IncomingMessage, socket: Socket): void {
+  const { requireHostHeader = true, httpAllowHalfOpen } = server as Settings;
   if (hasBody(request) || server.listenerCount('request') === 0) return refuseOtherProtocol(socket);
+  if (requireHostHeader && request.httpVersion === '1.1' && request.headers.host === undefined) {
+    return refuseBadRequest(socket);
+  }
   const response = new ServerResponse(request);
   response.shouldKeepAlive = false;
   response.assignSocket(socket);
-  response.once('finish', () => endInOrder(socket));
-  // Node removed its own listeners for both when it emitted the upgrade.
-  socket.on('drain', () => response.emit('drain'));
-  socket.on('end', () => (server as Server & { httpAllowHalfOpen?: boolean }).httpAllowHalfOpen || socket.end());
+  response.once('finish', () => {
+    request.resume();
+    endInOrder(socket);
+  });
+  // Node removed its own listeners when it emitted the upgrade. Without them, no handler learns that its client left.
+  socket
+    .on('drain', () => response.emit('drain'))
+    .on('end', () => httpAllowHalfOpen || socket.end())
+    .on('close', () => request.destroy(aborted()))
+    .on('timeout', () => {
+      const isHandled = [response.emit('timeout', socket), server.emit('timeout', socket)];
+      if (!isHandled.includes(true)) socket.destroy();
+    });
+  // Node's own getter stays `true` after this first 'drain', and every later pipe would wait for another.
+  Object.defineProperty(response, 'writableNeedDrain', { get: () => socket.writableNeedDrain });
   socket.resume();
   server.emit('request', request, response);
+}
+
+/** Settings of a server of Node that hold for ordinary requests. */
+interface Settings {
+  readonly requireHostHeader?: boolean;
+  readonly httpAllowHalfOpen?: boolean;
+}
+
+/** Error of a request whose connection closes before the response is complete, as Node makes it. */
+function aborted(): Error {
+  return Object.assign(new Error('aborted'), { code: 'ECONNRESET' });
 }
 
 function hasBody({ headers }: IncomingMessage): boolean {

@@ -55,6 +55,15 @@ export function refuseNotFound(socket: Duplex): void {
   answer(socket, 'HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n');
 }
 
+export function refuseBadRequest(socket: Duplex): void {
+  answer(socket, 'HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n');
+}
+
+/** Closes a connection in order, without an answer. */
+export function endConnection(socket: Duplex): void {
+  answer(socket, '');
+}
+
 /** Rejects a request that offers another protocol than WebSocket and cannot be served without it (RFC 9110, 15.5.22). */
 export function refuseOtherProtocol(socket: Duplex): void {
   const body = 'This server switches to no protocol but websocket. Send the request without the Upgrade header.\n';
