@@ -315,6 +315,11 @@ export class WAA {
     return this.#sessions.isRevoked(auth);
   }
 
+  /** As `isRevoked`, once the store has been told of every revocation that this process made. */
+  isRevokedEverywhere(auth: Auth): Promise<boolean> {
+    return this.#sessions.isRevokedEverywhere(auth);
+  }
+
   /** Whether a session can be used no more, by the clock, with whichever copy of its cookie. */
   isOver(auth: Auth): boolean {
     return this.#sessions.endOf(auth) <= this.#now();

@@ -276,6 +276,15 @@ describe.each(frameworks)('%s: POST /webauth/logout', (_, framework) => {
       expect(outcome(other, cookie)).toBe('ERR_SESSION_REVOKED');
     });
 
+    it('shows the logout button, and does not claim that the user is logged out, until the store was told', async () => {
+      const put = vi.spyOn(store, 'put').mockRejectedValue(new Error('no route'));
+      expect((await user.post('/webauth/logout')).status).toBe(503);
+      const page = await user.get('/webauth/logout');
+      expect([page.status, page.text]).toEqual([200, expect.not.stringContaining('You are logged out')]);
+      expect(page.text).toContain('<form method="post"');
+      put.mockRestore();
+    });
+
     it('answers 503 to retries until the store was told, and then clears the cookie', async () => {
       const told: string[] = [];
       let isDown = true;

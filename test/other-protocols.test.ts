@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { createServer, type RequestListener, type Server } from 'node:http';
+import { createServer, type RequestListener, type Server, type ServerResponse } from 'node:http';
 import { type AddressInfo, connect, type Socket } from 'node:net';
 import { Readable } from 'node:stream';
 import express from 'express';
@@ -169,6 +169,20 @@ describe('acceptUpgrades(): a request that offers another protocol', () => {
     );
     expect(await answerTo(application, 'GET /', ['Connection: Upgrade', 'Upgrade: tcp'])).toMatch(/^HTTP\/1\.1 101 /);
     expect(serve).not.toHaveBeenCalled();
+  });
+
+  it('is served once where two copies of the package listen', async () => {
+    const served = vi.fn();
+    const serve = () => (request: unknown, response: ServerResponse) => {
+      served(request);
+      setImmediate(() => response.end('page'));
+    };
+    const application = await start(serve);
+    vi.resetModules();
+    const copy = (await import('../src/websocket/index.js')).acceptUpgrades;
+    copy(application.server, new WebSocketServer({ noServer: true }), application.waa, { path: '/other' });
+    expect(await answerTo(application, 'GET /', [...h2c, 'Connection: close'])).toMatch(/^HTTP\/1\.1 200 .*page$/s);
+    expect(served).toHaveBeenCalledTimes(1);
   });
 
   it('is rejected where the server has no request listener', async () => {

@@ -295,11 +295,12 @@ export class Glue {
     sendData(response, 200, await this.#waa.makeTicket(...readSession(request, this.#waa.cookies)));
   }
 
-  #logoutPage(request: IncomingMessage, response: ServerResponse): void {
+  async #logoutPage(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const { auth } = this.#visitor(request);
     const { sessions, foreign } = this.#carried(request);
     // Where there may be a session, there is one to revoke.
-    const isOut = foreign === undefined && sessions.every((one) => this.#waa.isRevoked(one));
+    const revoked = await Promise.all(sessions.map((one) => this.#waa.isRevokedEverywhere(one)));
+    const isOut = foreign === undefined && !revoked.includes(false);
     sendLogout(this.#waa, isOut ? undefined : { principal: auth?.principal }, response);
   }
 

@@ -173,6 +173,11 @@ export class Sessions {
     return this.#live.isEnded(auth) || this.#isForgotten(auth);
   }
 
+  /** As `isRevoked`, once the store has been told of every revocation that this process made. */
+  async isRevokedEverywhere(auth: Auth): Promise<boolean> {
+    return this.isRevoked(auth) && !(await this.#live.hasUntold());
+  }
+
   /** Makes what was said of one session be what is said of another. */
   adopt(auth: Auth, fresh: Auth): void {
     const whole = this.#whole.get(fresh);

@@ -4,7 +4,7 @@ import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { requestTarget } from '../http.js';
 import { OtherListeners } from './other-listeners.js';
-import { declineOtherProtocols, offersWebSocket, serveWithoutUpgrade } from './other-protocols.js';
+import { declineOtherProtocols, hasResponse, offersWebSocket, serveWithoutUpgrade } from './other-protocols.js';
 import { endConnection, ignore, refuseNotFound } from './refusal.js';
 
 /** @param others the server's other upgrade listeners, which may answer too. */
@@ -65,7 +65,9 @@ class UpgradeRouter {
   #route(request: IncomingMessage, socket: Duplex, head: Buffer): void {
     const others = this.#others;
     socket.on('error', ignore);
-    if (isBehindResponse(socket)) return endConnection(socket);
+    // An answer to the upgrade would come before that response, or in the middle of it. Clients repeat pipelined requests
+    // (RFC 9112, 9.3.2).
+    if (hasResponse(socket)) return endConnection(socket);
     if (others.haveAnswered(socket)) return;
     if (!offersWebSocket(request)) {
       return others.serveUnlessAnswered(socket, () => serveWithoutUpgrade(this.#server, request, socket as Socket));
@@ -79,13 +81,4 @@ class UpgradeRouter {
   #find(path: string): Endpoint | undefined {
     return [...this.#endpoints].find((endpoint) => endpoint.path === undefined || endpoint.path === path);
   }
-}
-
-/**
- * Whether a response to an earlier request of the connection is not complete yet (pipelining). An answer to the upgrade
- * would come before that response, or in the middle of it. Clients repeat pipelined requests (RFC 9112, 9.3.2).
- */
-function isBehindResponse(socket: Duplex): boolean {
-  // Private in Node, which keeps there the response that is being written.
-  return Boolean((socket as { readonly _httpMessage?: unknown })._httpMessage);
 }

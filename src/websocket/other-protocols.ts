@@ -1,6 +1,7 @@
 import type { EventEmitter } from 'node:events';
 import { type IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
 import type { OtherListeners } from './other-listeners.js';
 import { cutOff, refuseBadRequest, refuseOtherProtocol } from './refusal.js';
 
@@ -29,6 +30,8 @@ export function declineOtherProtocols(server: EventEmitter, others: OtherListene
  * connection closes after the response. A request with a body is rejected with 426, since Node does not parse the body.
  */
 export function serveWithoutUpgrade(server: EventEmitter, request: IncomingMessage, socket: Socket): void {
+  // Another listener, such as that of a second copy of this package, serves the request.
+  if (hasResponse(socket)) return;
   const { requireHostHeader = true, httpAllowHalfOpen } = server as Settings;
   if (hasBody(request) || server.listenerCount('request') === 0) return refuseOtherProtocol(socket);
   if (requireHostHeader && request.httpVersion === '1.1' && request.headers.host === undefined) {
@@ -54,6 +57,12 @@ export function serveWithoutUpgrade(server: EventEmitter, request: IncomingMessa
   Object.defineProperty(response, 'writableNeedDrain', { get: () => socket.writableNeedDrain });
   socket.resume();
   server.emit('request', request, response);
+}
+
+/** Whether a response on the connection is not complete yet: to an earlier request (pipelining), or to this one. */
+export function hasResponse(socket: Duplex): boolean {
+  // Private in Node, which keeps there the response that is being written.
+  return Boolean((socket as { readonly _httpMessage?: unknown })._httpMessage);
 }
 
 /** Settings of a server of Node that hold for ordinary requests. */
