@@ -131,7 +131,7 @@ function needsWindow({ code, status, loginUrl }: WebauthError): boolean {
 /** Other sites may frame it: it says nothing of the user, and its link does no more than any link to the login. */
 function windowLink(waa: WAA, { code, loginUrl = waa.loginUrl('') }: WebauthError): Html {
   return html`<h1>Please log in</h1>
-    <p>That takes a window of its own, and cannot be done inside of another page.</p>
+    <p>Logging in takes a window of its own. It cannot be done inside another page.</p>
     <p><a class="button main" href="${loginUrl}" target="_top">Log in</a></p>
     <p class="quiet"><code>${code}</code></p>`;
 }
