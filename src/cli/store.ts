@@ -44,9 +44,11 @@ async function invalidateFolder(path: string): Promise<string> {
     );
   }
   // Files that root makes would be closed to the application.
-  if (process.getuid !== undefined && data.uid !== process.getuid()) {
+  const us = process.getuid?.();
+  const owner = [data.uid, statSync(path).uid].find((uid) => us !== undefined && uid !== us);
+  if (owner !== undefined) {
     throw new Error(
-      `the store in ${path} belongs to another user (${data.uid}). Run this command as that user, if it runs the application`,
+      `the store in ${path} belongs to another user (${owner}). Run this command as that user, if it runs the application`,
     );
   }
   const { LmdbStore } = await import('../session/lmdb.js').catch(missing('lmdb'));
