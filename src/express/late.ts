@@ -71,9 +71,13 @@ function moveCookies(response: ServerResponse, given: unknown): unknown {
   const flat = isPairs(given) ? given.flat() : given;
   const lines = Array.isArray(flat) ? pairs(flat) : Object.entries(flat ?? {});
   const isCookie = ([name]: [unknown, unknown]) => String(name).toLowerCase() === 'set-cookie';
-  const cookies = lines.filter(isCookie).flatMap(([, value]) => value as string | string[]);
+  const cookies = lines.filter(isCookie);
   if (cookies.length === 0) return flat;
-  response.setHeader('Set-Cookie', cookies);
+  // An empty list replaces those that were set, too.
+  response.setHeader(
+    'Set-Cookie',
+    cookies.flatMap(([, value]) => value as string | string[]),
+  );
   const others = lines.filter((line) => !isCookie(line));
   return Array.isArray(flat) ? others.flat() : Object.fromEntries(others);
 }

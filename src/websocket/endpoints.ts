@@ -1,10 +1,16 @@
 import type { EventEmitter } from 'node:events';
-import type { IncomingMessage } from 'node:http';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { requestTarget } from '../http.js';
 import { OtherListeners } from './other-listeners.js';
-import { declineOtherProtocols, hasResponse, offersWebSocket, serveWithoutUpgrade } from './other-protocols.js';
+import {
+  abortWith,
+  declineOtherProtocols,
+  offersWebSocket,
+  responseOn,
+  serveWithoutUpgrade,
+} from './other-protocols.js';
 import { endConnection, ignore, refuseNotFound } from './refusal.js';
 
 /** @param others the server's other upgrade listeners, which may answer too. */
@@ -63,11 +69,24 @@ class UpgradeRouter {
   }
 
   #route(request: IncomingMessage, socket: Duplex, head: Buffer): void {
-    const others = this.#others;
     socket.on('error', ignore);
-    // An answer to the upgrade would come before that response, or in the middle of it. Clients repeat pipelined requests
-    // (RFC 9112, 9.3.2).
-    if (hasResponse(socket)) return endConnection(socket);
+    const earlier = earlierResponse(request, socket);
+    if (earlier === undefined) return this.#routeFirst(request, socket, head);
+    if (!earlier.writableEnded) return endBehind(earlier, socket);
+    // The client may have all of it: over TLS, Node may report the end of a write after the next request.
+    earlier.once('finish', () => {
+      const next = earlierResponse(request, socket);
+      if (next) return endBehind(next, socket);
+      if (!socket.writable) return;
+      // Node has just limited how long the connection may wait for another request.
+      (socket as Socket).setTimeout((this.#server as Server).timeout ?? 0);
+      this.#routeFirst(request, socket, head);
+    });
+  }
+
+  /** Routes an upgrade request that is behind no other. */
+  #routeFirst(request: IncomingMessage, socket: Duplex, head: Buffer): void {
+    const others = this.#others;
     if (others.haveAnswered(socket)) return;
     if (!offersWebSocket(request)) {
       return others.serveUnlessAnswered(socket, () => serveWithoutUpgrade(this.#server, request, socket as Socket));
@@ -81,4 +100,20 @@ class UpgradeRouter {
   #find(path: string): Endpoint | undefined {
     return [...this.#endpoints].find((endpoint) => endpoint.path === undefined || endpoint.path === path);
   }
+}
+
+/** Returns the response to an earlier request of the connection (pipelining), until it was sent. */
+function earlierResponse(request: IncomingMessage, socket: Duplex): ServerResponse | undefined {
+  const response = responseOn(socket);
+  // A response to this request is of another listener, such as that of @fastify/websocket.
+  return response?.req === request ? undefined : response;
+}
+
+/**
+ * Closes a connection on which an upgrade request is behind an earlier response: an answer would come before that response,
+ * or in the middle of it. Clients repeat pipelined requests (RFC 9112, 9.3.2).
+ */
+function endBehind(earlier: ServerResponse, socket: Duplex): void {
+  abortWith(socket, earlier.req);
+  endConnection(socket);
 }

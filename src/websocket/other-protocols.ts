@@ -31,7 +31,7 @@ export function declineOtherProtocols(server: EventEmitter, others: OtherListene
  */
 export function serveWithoutUpgrade(server: EventEmitter, request: IncomingMessage, socket: Socket): void {
   // Another listener, such as that of a second copy of this package, serves the request.
-  if (hasResponse(socket)) return;
+  if (responseOn(socket)) return;
   const { requireHostHeader = true, httpAllowHalfOpen } = server as Settings;
   if (hasBody(request) || server.listenerCount('request') === 0) return refuseOtherProtocol(socket);
   if (requireHostHeader && request.httpVersion === '1.1' && request.headers.host === undefined) {
@@ -44,11 +44,11 @@ export function serveWithoutUpgrade(server: EventEmitter, request: IncomingMessa
     request.resume();
     endInOrder(socket);
   });
-  // Node removed its own listeners when it emitted the upgrade. Without them, no handler learns that its client left.
+  abortWith(socket, request);
+  // Node removed its own listeners for these too.
   socket
     .on('drain', () => response.emit('drain'))
     .on('end', () => httpAllowHalfOpen || socket.end())
-    .on('close', () => request.destroy(aborted()))
     .on('timeout', () => {
       const isHandled = [response.emit('timeout', socket), server.emit('timeout', socket)];
       if (!isHandled.includes(true)) socket.destroy();
@@ -59,10 +59,18 @@ export function serveWithoutUpgrade(server: EventEmitter, request: IncomingMessa
   server.emit('request', request, response);
 }
 
-/** Whether a response on the connection is not complete yet: to an earlier request (pipelining), or to this one. */
-export function hasResponse(socket: Duplex): boolean {
-  // Private in Node, which keeps there the response that is being written.
-  return Boolean((socket as { readonly _httpMessage?: unknown })._httpMessage);
+/** Returns the response that the connection carries: to an earlier request (pipelining), or to this one. */
+export function responseOn(socket: Duplex): ServerResponse | undefined {
+  // Private in Node, which removes a response from there when it was sent.
+  return (socket as { readonly _httpMessage?: ServerResponse | null })._httpMessage ?? undefined;
+}
+
+/**
+ * Destroys the request when its connection closes, as Node does. Node removed its own listener when it emitted the upgrade;
+ * without it, no handler learns from the request that its client left.
+ */
+export function abortWith(socket: Duplex, request: IncomingMessage): void {
+  socket.on('close', () => request.destroy(aborted()));
 }
 
 /** Settings of a server of Node that hold for ordinary requests. */

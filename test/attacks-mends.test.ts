@@ -1,0 +1,158 @@
+import { once } from 'node:events';
+import { createServer, type RequestListener, type Server, ServerResponse } from 'node:http';
+import { createServer as createSecureServer } from 'node:https';
+import { type AddressInfo, connect, type Socket } from 'node:net';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
+import { WebSocketServer } from 'ws';
+import { makeCertificate } from '../src/cli/certificate.js';
+import { createWAA } from '../src/waa.js';
+import { acceptUpgrades } from '../src/websocket/index.js';
+import { runNode } from './processes.js';
+import { Browser, clock, frameworks, Site, secret, wls } from './site.js';
+import { handshake } from './sockets.js';
+
+interface Application {
+  readonly server: Server;
+  readonly port: number;
+}
+
+const certificate = makeCertificate(['localhost']);
+
+/** A server that accepts sockets at `/live`. @param before registers listeners before those of the library. */
+async function start(serve: RequestListener, before: (server: Server) => void = () => {}, isSecure = false) {
+  const server = isSecure ? (createSecureServer(certificate, serve) as unknown as Server) : createServer(serve);
+  const connections = new Set<Socket>();
+  server.on('connection', (socket) => connections.add(socket));
+  before(server);
+  await once(server.listen(0, '127.0.0.1'), 'listening');
+  const { port } = server.address() as AddressInfo;
+  const waa = createWAA({ baseUrl: `http://localhost:${port}`, secret, wls: wls.profile, now: clock.now });
+  acceptUpgrades(server, new WebSocketServer({ noServer: true }), waa, { path: '/live' });
+  onTestFinished(async () => {
+    for (const socket of connections) socket.destroy();
+    server.close();
+    await waa.close();
+  });
+  return { server, port } satisfies Application;
+}
+
+const page = 'GET / HTTP/1.1\r\nHost: localhost\r\n\r\n';
+const h2c = 'GET /h2c HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, close\r\nUpgrade: h2c\r\n\r\n';
+const socketRequest = handshake(['Host: localhost'], '/live');
+
+async function readAll(socket: Socket): Promise<string> {
+  let text = '';
+  for await (const chunk of socket) text += chunk;
+  return text;
+}
+
+describe('acceptUpgrades(): an upgrade request that another listener serves with a response of its own', () => {
+  it('is left to that listener, which assigned the response to the socket before', async () => {
+    const application = await start(
+      () => {},
+      (server) =>
+        // As @fastify/websocket does, to send the request through its routes.
+        server.on('upgrade', (request, socket: Socket) => {
+          const response = new ServerResponse(request);
+          response.assignSocket(socket);
+          setImmediate(() => response.setHeader('Connection', 'close').end('route', () => socket.end()));
+        }),
+    );
+    const client = connect(application.port, '127.0.0.1');
+    client.write(handshake(['Host: localhost'], '/other'));
+    expect(await readAll(client)).toMatch(/^HTTP\/1\.1 200 OK\r\n.*route$/s);
+  });
+});
+
+describe('acceptUpgrades(): an upgrade request behind a response on a kept connection', () => {
+  it('is answered after a response that is complete but not flushed yet', async () => {
+    const application = await start((_, response) => void response.end('page'));
+    const client = connect(application.port, '127.0.0.1');
+    client.write(page + socketRequest);
+    expect(await readAll(client)).toMatch(/^HTTP\/1\.1 200 OK\r\n.*page.*HTTP\/1\.1 40\d /s);
+  });
+
+  it('is closed behind two complete responses, also beside another listener', async () => {
+    const application = await start(
+      (_, response) => void response.end('page'),
+      (server) => server.on('upgrade', () => {}),
+    );
+    const client = connect(application.port, '127.0.0.1');
+    client.write(page + page + socketRequest);
+    expect((await readAll(client)).match(/page/g)).toHaveLength(2);
+  });
+
+  it('is answered over TLS if the client sent it after the whole response', async () => {
+    const busy = new SharedArrayBuffer(4);
+    const application = await start(
+      (_, response) =>
+        // Node reports the end of a write over TLS one round of the event loop later.
+        void setImmediate(() => {
+          response.end('page');
+          Atomics.wait(new Int32Array(busy), 0, 0, 200);
+        }),
+      undefined,
+      true,
+    );
+    const client = `
+      const [page, upgrade] = ${JSON.stringify([page, socketRequest])};
+      const to = { port: ${application.port}, host: '127.0.0.1', rejectUnauthorized: false };
+      const socket = require('node:tls').connect(to).setEncoding('latin1');
+      socket.write(page);
+      let text = '';
+      socket.on('data', (data) => {
+        if (text.length === 0) socket.write(upgrade);
+        text += data;
+      });
+      socket.on('end', () => process.stdout.write(text));
+    `;
+    // In a process of its own, since the server blocks this one.
+    const { stdout } = await runNode(['-e', client]);
+    expect(stdout).toMatch(/page.*HTTP\/1\.1 40\d /s);
+  });
+
+  it('loses no response to a limit on idle connections if it is served without the upgrade', async () => {
+    const application = await start((request, response) => {
+      if (request.url === '/') return void response.end('page');
+      response.end(`limit ${request.socket.timeout}`);
+    });
+    const client = connect(application.port, '127.0.0.1');
+    client.write(page + h2c);
+    expect(await readAll(client)).toMatch(/limit 0$/);
+    client.destroy();
+  });
+
+  it('ends the earlier requests, whose handlers learn that the client left', async () => {
+    const heard = vi.fn();
+    const application = await start((request, response) => {
+      request.on('close', () => heard(request.url));
+      response.write('first event');
+    });
+    const client = connect(application.port, '127.0.0.1');
+    client.write(page + socketRequest);
+    await readAll(client);
+    await vi.waitFor(() => expect(heard.mock.calls.flat()).toEqual(['/']));
+  });
+});
+
+describe.each(frameworks)('%s: a late cookie', (_, framework) => {
+  const site = new Site(framework);
+  beforeAll(() => site.listen());
+  afterAll(() => site.close());
+
+  it('is sent where writeHead() is given an empty list of cookies', async () => {
+    clock.reset();
+    site.serve(
+      (app, auth) => {
+        app.get('/private', auth.require(), (_request, response) => void response.send('text'));
+        app.get('/empty', (_request, response) => void response.writeHead(200, { 'Set-Cookie': [] }).end());
+      },
+      { inactiveTimeout: 600 },
+    );
+    const browser = new Browser(site.address);
+    await browser.logIn();
+    clock.pass(300);
+    const { set } = await browser.get('/empty');
+    expect(set).toEqual([expect.stringMatching(/^webauth-session=/)]);
+  });
+});
