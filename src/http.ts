@@ -24,7 +24,7 @@ const parseCookies = cookieParser();
  * @throws SessionError if it was sent twice, or as something other than a text.
  */
 export function readCookie(request: IncomingMessage, name: string): string | undefined {
-  // Of two of ours, which another host of the same domain can add, parsers keep the first; we want neither.
+  // A sibling host can add a second cookie of this name (cookie tossing). Parsers keep the first; both are rejected here.
   const [pair, second] = pairsNamed(request, name);
   if (pair === undefined) return undefined;
   if (second !== undefined) throw new SessionError('ERR_SESSION_INVALID', `the cookie ${name} was sent twice`);

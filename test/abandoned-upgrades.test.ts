@@ -1,12 +1,5 @@
 import { once } from 'node:events';
-import {
-  createServer,
-  request as httpRequest,
-  type IncomingMessage,
-  type RequestListener,
-  type Server,
-} from 'node:http';
-import { createServer as createSecureServer } from 'node:https';
+import { createServer, request as httpRequest, type IncomingMessage, type Server } from 'node:http';
 import { type AddressInfo, connect, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { connect as connectSecurely } from 'node:tls';
@@ -14,97 +7,51 @@ import { Server as SocketIO } from 'socket.io';
 import { createServer as createVite } from 'vite';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { WebSocket, WebSocketServer } from 'ws';
-import { makeCertificate } from '../src/cli/certificate.js';
-import { createWAA, type WAA } from '../src/waa.js';
 import { type AcceptOptions, acceptUpgrades } from '../src/websocket/index.js';
-import { clock, secret, wls } from './site.js';
+import { wls } from './site.js';
 import { handshake } from './sockets.js';
-
-/** A server, its open connections, and an application that accepts sockets at `/live` unless told otherwise. */
-interface Application {
-  readonly server: Server;
-  readonly port: number;
-  readonly origin: string;
-  readonly waa: WAA;
-  readonly wss: WebSocketServer;
-  /** Server sides of the connections that are open. */
-  readonly connections: Set<Duplex>;
-}
-
-interface Setup {
-  readonly accept?: AcceptOptions;
-  /** Runs before and after `acceptUpgrades`, to register other listeners. */
-  readonly before?: (server: Server) => void;
-  readonly after?: (server: Server) => void;
-  readonly serve?: RequestListener;
-  readonly secure?: boolean;
-}
-
-async function start({ accept = { path: '/live' }, before, after, serve, secure = false }: Setup = {}) {
-  const server = secure ? (createSecureServer(certificate) as unknown as Server) : createServer();
-  if (serve) server.on('request', serve);
-  const connections = new Set<Duplex>();
-  server.on(secure ? 'secureConnection' : 'connection', (socket: Socket) => {
-    connections.add(socket);
-    socket.on('close', () => connections.delete(socket));
-  });
-  await once(server.listen(0, '127.0.0.1'), 'listening');
-  const { port } = server.address() as AddressInfo;
-  const origin = `http${secure ? 's' : ''}://localhost:${port}`;
-  const waa = createWAA({ baseUrl: origin, secret, wls: wls.profile, now: clock.now, log: () => {} });
-  const wss = new WebSocketServer({ noServer: true });
-  before?.(server);
-  acceptUpgrades(server, wss, waa, accept);
-  after?.(server);
-  onTestFinished(async () => {
-    for (const socket of connections) socket.destroy();
-    server.close();
-    await waa.close();
-  });
-  return { server, port, origin, waa, wss, connections } satisfies Application;
-}
+import {
+  certificate,
+  readAll,
+  startUpgrades,
+  type UpgradeApplication,
+  type UpgradeSetup,
+} from './upgrade-application.js';
 
 /** Sends a handshake over a connection of its own, and returns the connection. */
-function open({ port }: Application, path: string, lines: string[] = []): Socket {
+function open({ port }: UpgradeApplication, path: string, lines: string[] = []): Socket {
   const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true }).on('error', () => {});
   socket.write(handshake([`Host: localhost:${port}`, ...lines], path));
   return socket;
 }
 
-async function readAll(socket: Duplex): Promise<string> {
-  let text = '';
-  for await (const chunk of socket) text += chunk;
-  return text;
-}
-
-async function sessionOf({ waa, origin }: Application): Promise<Record<string, string>> {
+async function sessionOf({ waa, origin }: UpgradeApplication): Promise<Record<string, string>> {
   const { location, nonce } = waa.startLogin('/');
   const { cookie } = await waa.finishLogin(wls.respond(location), nonce);
   return { origin, cookie: `${waa.cookies.session}=${cookie}` };
 }
 
-const certificate = makeCertificate(['localhost']);
 const count = () => {};
 
 describe('acceptUpgrades(): an upgrade request for a path without an endpoint', () => {
   it('is answered with 404 at once if there is no other listener', async () => {
-    const application = await start();
+    const application = await startUpgrades();
     expect(await readAll(open(application, '/other'))).toMatch(/^HTTP\/1\.1 404 /);
   });
 
-  it.each<[string, Setup]>([
+  it.each<[string, UpgradeSetup]>([
     ['after', { after: (server) => server.on('upgrade', count) }],
     ['before', { before: (server) => server.on('upgrade', count) }],
     ['in front of all', { after: (server) => server.prependListener('upgrade', count) }],
   ])('is answered with 404 after unclaimedTimeout beside a counting listener registered %s', async (_, setup) => {
-    const application = await start({ ...setup, accept: { path: '/live', unclaimedTimeout: 0.3 } });
+    const application = await startUpgrades({ ...setup, accept: { path: '/live', unclaimedTimeout: 0.3 } });
     expect(await readAll(open(application, '/other'))).toMatch(/^HTTP\/1\.1 404 /);
     // The client has its answer and leaves.
     await vi.waitFor(() => expect(application.connections.size).toBe(0), 5000);
   });
 
   it('is answered beside a listener that reads the socket and never answers', async () => {
-    const application = await start({
+    const application = await startUpgrades({
       accept: { path: '/live', unclaimedTimeout: 0.3 },
       before: (server) => server.on('upgrade', (_, socket) => socket.on('data', count)),
     });
@@ -112,7 +59,7 @@ describe('acceptUpgrades(): an upgrade request for a path without an endpoint', 
   });
 
   it('releases its descriptor when the client sends FIN and leaves, for 200 clients', async () => {
-    const application = await start({ after: (server) => server.on('upgrade', count) });
+    const application = await startUpgrades({ after: (server) => server.on('upgrade', count) });
     const clients = Array.from({ length: 200 }, () => open(application, '/other'));
     for (const client of clients) client.end();
     const answers = await Promise.all(clients.map(readAll));
@@ -121,7 +68,7 @@ describe('acceptUpgrades(): an upgrade request for a path without an endpoint', 
   });
 
   it('releases its descriptor over TLS, too', async () => {
-    const application = await start({ secure: true, after: (server) => server.on('upgrade', count) });
+    const application = await startUpgrades({ secure: true, after: (server) => server.on('upgrade', count) });
     const client = await connectTo(application, true);
     client.end(handshake([`Host: localhost:${application.port}`], '/other'));
     expect(await readAll(client)).toMatch(/^HTTP\/1\.1 404 /);
@@ -129,7 +76,7 @@ describe('acceptUpgrades(): an upgrade request for a path without an endpoint', 
   });
 
   it.each(['reset', 'data and FIN', 'FIN within the same packet'])('releases its descriptor after %s', async (how) => {
-    const application = await start({
+    const application = await startUpgrades({
       accept: { path: '/live', unclaimedTimeout: 0.5 },
       after: (server) => server.on('upgrade', count),
     });
@@ -144,7 +91,7 @@ describe('acceptUpgrades(): an upgrade request for a path without an endpoint', 
   });
 
   it('is released after the stop function was called, too', async () => {
-    const application = await start({ before: (server) => server.on('upgrade', count) });
+    const application = await startUpgrades({ before: (server) => server.on('upgrade', count) });
     const other = new WebSocketServer({ noServer: true });
     acceptUpgrades(application.server, other, application.waa, { path: '/second' })();
     const client = open(application, '/second');
@@ -153,7 +100,7 @@ describe('acceptUpgrades(): an upgrade request for a path without an endpoint', 
   });
 
   it('answers the oldest first if over a thousand wait', async () => {
-    const application = await start({ after: (server) => server.on('upgrade', count) });
+    const application = await startUpgrades({ after: (server) => server.on('upgrade', count) });
     const arrivals = vi.fn();
     application.server.on('upgrade', arrivals);
     const oldest = open(application, '/other');
@@ -176,7 +123,7 @@ describe('acceptUpgrades(): an upgrade request that another listener answers', (
     });
     await once(upstream.listen(0, '127.0.0.1'), 'listening');
     onTestFinished(() => void upstream.close().closeAllConnections());
-    const application = await start({ after: (server) => server.on('upgrade', proxyTo(upstream)) });
+    const application = await startUpgrades({ after: (server) => server.on('upgrade', proxyTo(upstream)) });
     const client = open(application, '/proxied');
     const [head] = await once(client, 'data');
     expect(String(head)).toMatch(/^HTTP\/1\.1 101 /);
@@ -188,7 +135,7 @@ describe('acceptUpgrades(): an upgrade request that another listener answers', (
   it.each<[AcceptOptions]>([[{ path: '/live' }], [{}], [{ path: '/' }]])(
     'opens the HMR socket of Vite, and our own with a session, with the options %j',
     async (accept) => {
-      const application = await start({ accept: { ...accept, unclaimedTimeout: 0.3 } });
+      const application = await startUpgrades({ accept: { ...accept, unclaimedTimeout: 0.3 } });
       const vite = await createVite({
         configFile: false,
         root: import.meta.dirname,
@@ -227,9 +174,9 @@ describe('acceptUpgrades(): an upgrade request that another listener answers', (
     ['https', true],
   ])('is left alone on a kept-alive %s connection that carried a response before', async (_, secure) => {
     const answer = 'HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n';
-    const application = await start({
+    const application = await startUpgrades({
       secure,
-      serve: (_, response) => void response.end('page'),
+      serve: () => (_, response) => void response.end('page'),
       after: (server) => server.on('upgrade', (_, socket: Socket) => void socket.write(answer)),
     });
     const client = await connectTo(application, secure);
@@ -257,7 +204,7 @@ describe('acceptUpgrades(): an upgrade request that another listener answers', (
       await new Promise((done) => setTimeout(done, 100));
       socket.end('and no more');
     };
-    const application = await start({
+    const application = await startUpgrades({
       accept: { credentials: ['query'], authorise },
       after: (server) => server.on('upgrade', answerLate),
     });
@@ -269,7 +216,7 @@ describe('acceptUpgrades(): an upgrade request that another listener answers', (
   });
 
   it('is left to Socket.IO with destroyUpgrade: false, and abandoned ones are answered', async () => {
-    const application = await start({ accept: { path: '/live', unclaimedTimeout: 0.3 } });
+    const application = await startUpgrades({ accept: { path: '/live', unclaimedTimeout: 0.3 } });
     const io = new SocketIO(application.server, { destroyUpgrade: false, serveClient: false });
     onTestFinished(() => void io.close());
     const engine = open(application, '/socket.io/?EIO=4&transport=websocket');
@@ -280,7 +227,7 @@ describe('acceptUpgrades(): an upgrade request that another listener answers', (
   });
 });
 
-async function connectTo({ port }: Application, secure: boolean): Promise<Socket> {
+async function connectTo({ port }: UpgradeApplication, secure: boolean): Promise<Socket> {
   const client = secure
     ? connectSecurely({ port, host: '127.0.0.1', ca: certificate.cert, servername: 'localhost' })
     : connect({ port, host: '127.0.0.1' });
@@ -288,7 +235,7 @@ async function connectTo({ port }: Application, secure: boolean): Promise<Socket
   return client;
 }
 
-async function fetchPage(application: Application, secure: boolean): Promise<string> {
+async function fetchPage(application: UpgradeApplication, secure: boolean): Promise<string> {
   const client = await connectTo(application, secure);
   client.write(`GET / HTTP/1.1\r\nHost: localhost:${application.port}\r\nConnection: close\r\n\r\n`);
   return readAll(client);

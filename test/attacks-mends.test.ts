@@ -1,50 +1,19 @@
-import { once } from 'node:events';
-import { createServer, type RequestListener, type Server, ServerResponse } from 'node:http';
-import { createServer as createSecureServer } from 'node:https';
-import { type AddressInfo, connect, type Socket } from 'node:net';
-import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
-import { WebSocketServer } from 'ws';
-import { makeCertificate } from '../src/cli/certificate.js';
-import { createWAA } from '../src/waa.js';
-import { acceptUpgrades } from '../src/websocket/index.js';
+import { type RequestListener, type Server, ServerResponse } from 'node:http';
+import { connect, type Socket } from 'node:net';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { runNode } from './processes.js';
-import { Browser, clock, frameworks, Site, secret, wls } from './site.js';
+import { Browser, clock, frameworks, Site } from './site.js';
 import { handshake } from './sockets.js';
+import { readAll, startUpgrades } from './upgrade-application.js';
 
-interface Application {
-  readonly server: Server;
-  readonly port: number;
-}
-
-const certificate = makeCertificate(['localhost']);
-
-/** A server that accepts sockets at `/live`. @param before registers listeners before those of the library. */
-async function start(serve: RequestListener, before: (server: Server) => void = () => {}, isSecure = false) {
-  const server = isSecure ? (createSecureServer(certificate, serve) as unknown as Server) : createServer(serve);
-  const connections = new Set<Socket>();
-  server.on('connection', (socket) => connections.add(socket));
-  before(server);
-  await once(server.listen(0, '127.0.0.1'), 'listening');
-  const { port } = server.address() as AddressInfo;
-  const waa = createWAA({ baseUrl: `http://localhost:${port}`, secret, wls: wls.profile, now: clock.now });
-  acceptUpgrades(server, new WebSocketServer({ noServer: true }), waa, { path: '/live' });
-  onTestFinished(async () => {
-    for (const socket of connections) socket.destroy();
-    server.close();
-    await waa.close();
-  });
-  return { server, port } satisfies Application;
+/** @param before registers listeners before those of the library. */
+function start(serve: RequestListener, before: (server: Server) => void = () => {}, secure = false) {
+  return startUpgrades({ serve: () => serve, before, secure });
 }
 
 const page = 'GET / HTTP/1.1\r\nHost: localhost\r\n\r\n';
 const h2c = 'GET /h2c HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, close\r\nUpgrade: h2c\r\n\r\n';
 const socketRequest = handshake(['Host: localhost'], '/live');
-
-async function readAll(socket: Socket): Promise<string> {
-  let text = '';
-  for await (const chunk of socket) text += chunk;
-  return text;
-}
 
 describe('acceptUpgrades(): an upgrade request that another listener serves with a response of its own', () => {
   it('is left to that listener, which assigned the response to the socket before', async () => {

@@ -3,7 +3,7 @@ import type { ServerResponse } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { digest } from '../src/digest.js';
 import { LiveSessions } from '../src/session/live.js';
 import { LmdbStore } from '../src/session/lmdb.js';
@@ -169,35 +169,36 @@ describe.each(frameworks)('%s: a late cookie', (_, framework) => {
 });
 
 describe.skipIf(!findRedis())('RedisStore', () => {
-  it('notices a new generation that begins right after its subscribers have caught up', async () => {
+  /** Starts a store that has just caught up, and another one that is connected. */
+  async function startStores() {
     const server = await RedisServer.start();
     const [store, other] = [new RedisStore({ url: server.url }), new RedisStore({ url: server.url })];
+    onTestFinished(async () => {
+      await Promise.all([store.close(), other.close()]);
+      await server.remove();
+    });
     const generations: string[] = [];
     const missed = async () => void generations.push(await store.mark(generations.at(-1)));
-    // A connection that exists, so that no beacon comes in between.
+    // The connection has to exist, so that no beacon comes in between.
     await other.mark();
     await store.subscribe('ended', { changed: () => {}, missed });
+    return { store, other, generations };
+  }
+
+  it('notices a new generation that begins right after its subscribers have caught up', async () => {
+    const { other, generations } = await startStores();
     await other.invalidate();
     await expect.poll(() => generations.length, { timeout: 10_000 }).toBe(2);
     // The other store connects again too.
     await expect.poll(() => other.mark(), { timeout: 10_000 }).toBe(generations[1]);
-    await Promise.all([store.close(), other.close()]);
-    await server.remove();
   });
 
   it('notices it also when another subscriber of the same store reads the generation first', async () => {
-    const server = await RedisServer.start();
-    const [store, other] = [new RedisStore({ url: server.url }), new RedisStore({ url: server.url })];
-    const generations: string[] = [];
-    const missed = async () => void generations.push(await store.mark(generations.at(-1)));
-    await other.mark();
-    await store.subscribe('ended', { changed: () => {}, missed });
+    const { store, other, generations } = await startStores();
     await other.invalidate();
     // Its link may just end, since the generation is another one.
     const latest = await vi.waitFor(() => store.mark(), 10_000);
     await expect.poll(() => generations.at(-1), { timeout: 10_000 }).toBe(latest);
-    await Promise.all([store.close(), other.close()]);
-    await server.remove();
   });
 });
 

@@ -1,41 +1,14 @@
 import { once } from 'node:events';
-import { createServer, type RequestListener, type Server, type ServerResponse } from 'node:http';
-import { type AddressInfo, connect, type Socket } from 'node:net';
+import type { RequestListener, Server, ServerResponse } from 'node:http';
+import { connect, type Socket } from 'node:net';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import { describe, expect, it, onTestFinished, vi } from 'vitest';
-import { WebSocketServer } from 'ws';
-import { createWAA } from '../src/waa.js';
-import { acceptUpgrades } from '../src/websocket/index.js';
-import { clock, secret, wls } from './site.js';
+import { describe, expect, it, vi } from 'vitest';
 import { handshake } from './sockets.js';
+import { readAll, startUpgrades, type UpgradeApplication } from './upgrade-application.js';
 
-interface Application {
-  readonly server: Server;
-  readonly port: number;
-  /** Server sides of the connections that are open. */
-  readonly connections: Set<Socket>;
-}
-
-/** A server that accepts sockets at `/live`. */
-async function start(serve: RequestListener, listen: (server: Server) => void = () => {}): Promise<Application> {
-  const server = createServer(serve);
-  const connections = new Set<Socket>();
-  server.on('connection', (socket) => {
-    connections.add(socket);
-    socket.on('close', () => connections.delete(socket));
-  });
-  await once(server.listen(0, '127.0.0.1'), 'listening');
-  const { port } = server.address() as AddressInfo;
-  const waa = createWAA({ baseUrl: `http://localhost:${port}`, secret, wls: wls.profile, now: clock.now });
-  acceptUpgrades(server, new WebSocketServer({ noServer: true }), waa, { path: '/live' });
-  listen(server);
-  onTestFinished(async () => {
-    for (const socket of connections) socket.destroy();
-    server.close();
-    await waa.close();
-  });
-  return { server, port, connections };
+function start(serve: RequestListener, after: (server: Server) => void = () => {}): Promise<UpgradeApplication> {
+  return startUpgrades({ serve: () => serve, after });
 }
 
 const withoutOthers = (): void => {};
@@ -48,16 +21,10 @@ const listeners: [string, (server: Server) => void][] = [
 const page = 'GET / HTTP/1.1\r\nHost: localhost\r\n\r\n';
 const h2c = 'GET /h2c HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, close\r\nUpgrade: h2c\r\n\r\n';
 
-function send({ port }: Application, text: string): Socket {
+function send({ port }: UpgradeApplication, text: string): Socket {
   const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true }).on('error', () => {});
   socket.write(text);
   return socket;
-}
-
-async function readAll(socket: Socket): Promise<string> {
-  let text = '';
-  for await (const chunk of socket) text += chunk;
-  return text;
 }
 
 /** Parts of a response that fill all buffers of a connection. */

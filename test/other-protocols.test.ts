@@ -1,41 +1,19 @@
 import { once } from 'node:events';
 import { createServer, type RequestListener, type Server, type ServerResponse } from 'node:http';
-import { type AddressInfo, connect, type Socket } from 'node:net';
+import { connect, type Socket } from 'node:net';
 import { Readable } from 'node:stream';
 import express from 'express';
-import { describe, expect, it, onTestFinished, vi } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { WebSocketServer } from 'ws';
 import { webauth } from '../src/express/index.js';
-import { createWAA, type WAA } from '../src/waa.js';
-import { acceptUpgrades } from '../src/websocket/index.js';
-import { clock, secret, wls } from './site.js';
+import type { WAA } from '../src/waa.js';
+import { wls } from './site.js';
+import { readAll, startUpgrades, type UpgradeApplication } from './upgrade-application.js';
 
-interface Application {
-  readonly server: Server;
-  readonly port: number;
-  readonly waa: WAA;
-  readonly connections: Set<Socket>;
-}
+type Serve = (waa: WAA) => RequestListener;
 
-async function start(serve?: (waa: WAA) => RequestListener, listen: (server: Server) => void = () => {}) {
-  const server = createServer();
-  const connections = new Set<Socket>();
-  server.on('connection', (socket) => {
-    connections.add(socket);
-    socket.on('close', () => connections.delete(socket));
-  });
-  await once(server.listen(0, '127.0.0.1'), 'listening');
-  const { port } = server.address() as AddressInfo;
-  const waa = createWAA({ baseUrl: `http://localhost:${port}`, secret, wls: wls.profile, now: clock.now });
-  if (serve) server.on('request', serve(waa));
-  acceptUpgrades(server, new WebSocketServer({ noServer: true }), waa, { path: '/live' });
-  listen(server);
-  onTestFinished(async () => {
-    for (const socket of connections) socket.destroy();
-    server.close();
-    await waa.close();
-  });
-  return { server, port, waa, connections } satisfies Application;
+function start(serve?: Serve, after: (server: Server) => void = () => {}): Promise<UpgradeApplication> {
+  return startUpgrades({ ...(serve && { serve }), after });
 }
 
 /** An application with a public page, a guarded page and an echo of the request. */
@@ -64,16 +42,14 @@ const h2c = [
   'HTTP2-Settings: AAEAAEAAAAIAAAAAAAMAAAAAAAQBAAAAAAUAAEAAAAYABgAA',
 ];
 
-function send({ port }: Application, line: string, lines: readonly string[], body = ''): Socket {
+function send({ port }: UpgradeApplication, line: string, lines: readonly string[], body = ''): Socket {
   const socket = connect(port, '127.0.0.1').on('error', () => {});
   socket.write(`${line} HTTP/1.1\r\nHost: localhost:${port}\r\n${lines.join('\r\n')}\r\n\r\n${body}`);
   return socket;
 }
 
-async function answerTo(...given: Parameters<typeof send>): Promise<string> {
-  let text = '';
-  for await (const chunk of send(...given)) text += chunk;
-  return text;
+function answerTo(...given: Parameters<typeof send>): Promise<string> {
+  return readAll(send(...given));
 }
 
 describe.each<[string, (server: Server) => void]>([

@@ -298,7 +298,7 @@ export class Glue {
   async #logoutPage(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const { auth } = this.#visitor(request);
     const { sessions, foreign } = this.#carried(request);
-    // Where there may be a session, there is one to revoke.
+    // A session that may be live has to be revoked.
     const revoked = await Promise.all(sessions.map((one) => this.#waa.isRevokedEverywhere(one)));
     const isOut = foreign === undefined && !revoked.includes(false);
     sendLogout(this.#waa, isOut ? undefined : { principal: auth?.principal }, response);
@@ -480,7 +480,7 @@ interface Need {
 
 /** The session cookies of a request. */
 interface Carried {
-  /** Those that a secret of ours sealed, each session once. */
+  /** Sessions that a secret of this application sealed, each of them once. */
   readonly sessions: readonly Auth[];
   /** Error of a logout, where a machine with another secret may have sealed one. */
   readonly foreign: SessionError | undefined;

@@ -57,7 +57,7 @@ interface Member {
  * are: if the cutoff named them, a writer of the store could revive sessions of other users.
  */
 export class Ended {
-  /** By kind and hash. */
+  /** Revocations by kind and hash. */
   readonly #revoked = new Map<string, Revoked>();
   readonly #byPerson = new Map<string, Set<string>>();
   /** Persons who have logged in with a binding cookie, by the name of its revocation. */
@@ -230,7 +230,7 @@ export class Ended {
     return this.#learnRevocation(content);
   }
 
-  /** Of two, the later end holds. Two that name different owners can no longer be folded: one of them is forged. */
+  /** Keeps the later end of two. Entries with different owners can no longer be folded: one of them is forged. */
   #learnRevocation({ name, person, login, ends }: Revocation): Learned {
     const known = this.#revoked.get(name) ?? { person, login, ends };
     const owner = known.person === person ? { person, login: Math.max(known.login, login) } : unowned;
@@ -292,7 +292,7 @@ export class Ended {
     return {};
   }
 
-  /** Two may arrive in the wrong order. */
+  /** Keeps the higher of two cutoffs, which may arrive in either order. */
   #learnCut(person: string, cut: Cut): Learned {
     const known = this.#cuts.get(person) ?? { below: 0, ends: 0 };
     const below = Math.max(cut.below, known.below);

@@ -111,7 +111,7 @@ export class SessionList {
     const found = entries.map((entry) => this.#open(entry)).filter((kept) => kept !== undefined);
     const over = new Set(found.filter((kept) => this.#isOver(kept)));
     const deleted = [...over].map(({ sessionId }) => store.delete(this.#key(principal, handleOf(sessionId))));
-    // What cannot be deleted now is found again, and expires.
+    // An entry that cannot be deleted now is found again, and expires.
     await Promise.allSettled(deleted);
     return found.filter((kept) => !over.has(kept)).sort((a, b) => b.lastSeen - a.lastSeen);
   }
@@ -130,7 +130,7 @@ export class SessionList {
   async #keep(kept: Kept): Promise<void> {
     const { sealer, store } = this.#options;
     const key = this.#key(kept.principal, handleOf(kept.sessionId));
-    // With its key: whoever can write to the store may put it in another place.
+    // Sealed with its key: a writer of the store may put it in another place.
     await store.put(key, sealer.seal(JSON.stringify([key, kept])), new Date(kept.expires));
   }
 

@@ -65,7 +65,7 @@ export class LiveSessions {
   readonly #store: Store;
   readonly #ended = new Ended();
   readonly #watches = new Watches();
-  /** What the store is being told. */
+  /** Writes that the store has not answered yet. */
   readonly #telling = new Set<Promise<void>>();
   /** What the store could not be told yet, by what it is about. */
   readonly #untold = new Map<string, Untold>();
@@ -513,7 +513,7 @@ function ownerOf({ wls, principal, login }: Handle): Owner {
   return { person: personOf(wls, principal), login };
 }
 
-/** Who has logged in with a binding cookie has to be known before a cutoff stands for its revocation. */
+/** Sorts memberships first: a cutoff stands for the revocation of a binding cookie only if its users are known. */
 function membersFirst(entries: readonly Entry[]): readonly Entry[] {
   const isMember = ({ key }: Entry) => String(key).startsWith(`${ENDED}:member.`);
   return [...entries.filter(isMember), ...entries.filter((entry) => !isMember(entry))];

@@ -216,7 +216,7 @@ export class LmdbStore implements Store {
   /** Starts a new generation, within a transaction. @param seen number of the last change that is known. */
   #renew(seen: number): void {
     this.#db.put('mark', newGeneration());
-    // Its number has no entry: processes look at the generation whenever the counter moves.
+    // The number has no entry: processes look at the generation whenever the counter moves.
     this.#count('changes', seen);
   }
 
@@ -380,7 +380,7 @@ function isLive(now: Date): (entry: Entry) => boolean {
 
 function openFiles(path: string, progress: ProgressFile): RootDatabase {
   const mode = 0o600;
-  // Before it is made too: the folder must not be made through a link of another user.
+  // Judged before it is made, too: the folder must not be made through a link of another user.
   checkSafe(findUnsafeParent(path));
   mkdirSync(path, { recursive: true, mode: 0o700 });
   checkSafe(findUnsafeFolder(path));
@@ -411,7 +411,7 @@ function recognize(db: RootDatabase, path: string, progress: ProgressFile): numb
   // Files of earlier versions have a number alone, and no record beside them.
   const isSame = typeof known === 'number' ? known === identity[0] : known !== undefined && isSameFile(known, identity);
   const isComplete = recorded === undefined ? !Array.isArray(known) : recorded <= changes;
-  // Here, and not after the transaction: another process that opens the files must not miss it.
+  // Made within the transaction: another process that opens the files must not miss it.
   if (recorded === undefined) progress.create(changes);
   if (!isSame || String(known) !== String(identity)) db.put('inode', identity);
   if (isSame && isComplete) return changes;
@@ -423,7 +423,7 @@ function recognize(db: RootDatabase, path: string, progress: ProgressFile): numb
 
 /** The device is left out: its number may change when the machine restarts. */
 function identityOf({ ino, birthtimeMs, ctimeMs }: Stats): Identity {
-  // Where a file system does not know it, the time of the last change may stand in its place.
+  // A file system without birth times may report the time of the last change instead.
   return [ino, birthtimeMs === ctimeMs ? 0 : birthtimeMs];
 }
 
@@ -445,7 +445,7 @@ class ProgressFile {
 
   /** Returns the largest number, and removes the files of smaller ones; undefined if there is none. */
   read(): number | undefined {
-    // Twice: a file that is renamed meanwhile may be missing from a list.
+    // Listed twice: a file that is renamed meanwhile may be missing from one list.
     const [last, ...others] = [this.#list(), this.#list()].flat().sort((a, b) => b - a);
     for (const number of others) if (number !== last) rmSync(this.#path(number), { force: true });
     this.#last = last;

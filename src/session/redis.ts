@@ -348,7 +348,7 @@ const scripts = {
     durable = ${hasReplicas} and '0' or ARGV[4]
     redis.call('HSET', KEYS[1], 'mark', mark, 'run', ARGV[1], 'durable', durable)
     return mark`,
-  // With its run, so that no process that knows the mark before can bring it back.
+  // Stores the run too, so that no process with the earlier mark can bring it back.
   invalidate: `
     if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
     local durable = ${hasReplicas} and '0' or ARGV[3]

@@ -40,7 +40,7 @@ export function findUnsafeParent(folder: string): UnsafePath | undefined {
     }
     const next = pending.shift();
     if (next === undefined) return undefined;
-    // Of a link, `..` is judged where it leads: the name before it may be a link too.
+    // `..` in a link is judged where it leads: the name before it may be a link too.
     at = resolve(at, next);
   }
 }
@@ -58,7 +58,7 @@ export function findUnsafeFolder(folder: string): UnsafePath | undefined {
   if (!isWritable(stats, GROUP_WRITE | OTHERS_WRITE)) return undefined;
   const open = tooOpen(folder, stats);
   const us = process.getuid();
-  // Without the group's permission, only the owner can write to it.
+  // A folder that its group cannot write to belongs to its owner alone.
   return stats.uid === us ? open : { path: folder, reason: `${open.reason} && chown ${us} ${quote(folder)}` };
 }
 

@@ -107,7 +107,7 @@ export class Tokens {
     const time = now().getTime();
     const there = found
       .filter((kept) => kept !== undefined)
-      // Who can write to the store may have put another user's there, or one that has expired.
+      // A writer of the store may have put another user's token there, or an expired one.
       .filter((kept) => kept.principal === principal && kept.wls === wls && kept.expires > time)
       .filter((kept) => kept.mark === mark && !live.isTokenEnded(kept.handle));
     return there.map(show).sort((a, b) => a.created.getTime() - b.created.getTime());
@@ -185,7 +185,7 @@ export class Tokens {
     const kept = JSON.parse(opened.text) as Kept;
     // It is kept, and the application is given them.
     for (const list of [kept.ptags, kept.scopes]) Object.freeze(list);
-    // Who can write to the store may have put another token's facts there.
+    // A writer of the store may have put the facts of another token there.
     return kept.handle === handle ? kept : undefined;
   }
 

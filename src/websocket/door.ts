@@ -35,7 +35,7 @@ export interface AcceptOptions extends ConnectionOptions {
   /** How often each socket is pinged, and ended if it did not answer the last time: seconds, 30 by default; 0 for never. */
   readonly heartbeat?: number;
   /**
-   * How long an upgrade request for a path that no endpoint takes may wait for another upgrade listener of the server,
+   * Time that an upgrade request for a path without an endpoint may wait for another upgrade listener of the server,
    * before it is answered with 404: seconds, 10 by default. The longest of a server's endpoints applies. Without another
    * listener the answer is immediate.
    */

@@ -21,7 +21,7 @@ export interface Endpoint {
   /** Every path, if undefined. */
   readonly path: string | undefined;
   readonly upgrade: Upgrade;
-  /** How long a request for another path may wait for another listener: seconds. */
+  /** Time that a request for another path may wait for another listener: seconds. */
   readonly unclaimedTimeout: number;
 }
 

@@ -67,7 +67,7 @@ export class FirstMessage {
   #takeFrame(): boolean {
     const header = readHeader(this.#bytes);
     if (header === undefined) return false;
-    // By the header alone: what is too long is not waited for.
+    // Judged by the header alone: the rest of a frame that is too long is not awaited.
     if (isControl(header)) this.#checkControl(header);
     else this.#message.check(header);
     if (this.#bytes.length < header.length) return false;
@@ -154,6 +154,6 @@ const TAIL = Buffer.from([0, 0, 0xff, 0xff]);
 function checkUnpacked(packed: Buffer): void {
   const limits = { finishFlush: constants.Z_SYNC_FLUSH, maxOutputLength: MOST, chunkSize: MOST, info: true };
   const { engine } = inflateRawSync(packed, limits) as unknown as { engine: { bytesWritten: number } };
-  // Behind a final block (RFC 1951, 3.2.3) ws would begin anew with the next frame, and unpack what was not looked at here.
+  // After a final block (RFC 1951, 3.2.3) ws starts a new inflater with the next frame, and would unpack unchecked data.
   if (engine.bytesWritten !== packed.length) throw new RangeError();
 }

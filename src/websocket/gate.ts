@@ -39,7 +39,7 @@ export interface UpgradeOptions extends Requirements {
   readonly behindProxy?: boolean;
 }
 
-/** What was taken out of a request, and what is wrong with its form. */
+/** Credentials that were taken out of a request, and the error of its form. */
 export interface Taken extends TakenCredentials {
   /** Error of a malformed WebSocket handshake. */
   readonly malformed: WebauthError | undefined;

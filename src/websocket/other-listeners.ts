@@ -2,7 +2,7 @@ import type { EventEmitter } from 'node:events';
 import type { Duplex } from 'node:stream';
 import { refuseNotFound } from './refusal.js';
 
-/** How many upgrade requests may wait for another listener. Beyond it, the oldest is answered. */
+/** Number of upgrade requests that may wait for another listener. Beyond it, the oldest is answered. */
 const MAX_WAITING = 1000;
 /** Milliseconds. */
 const SWEEP_EVERY = 250;
