@@ -32,6 +32,8 @@ async function sessionOf({ waa, origin }: UpgradeApplication): Promise<Record<st
 }
 
 const count = () => {};
+/** Nothing but FIN releases an abandoned upgrade within a test. */
+const onlyFin: AcceptOptions = { path: '/live', unclaimedTimeout: 3600 };
 
 describe('acceptUpgrades(): an upgrade request for a path without an endpoint', () => {
   it('is answered with 404 at once if there is no other listener', async () => {
@@ -59,7 +61,7 @@ describe('acceptUpgrades(): an upgrade request for a path without an endpoint', 
   });
 
   it('releases its descriptor when the client sends FIN and leaves, for 200 clients', async () => {
-    const application = await startUpgrades({ after: (server) => server.on('upgrade', count) });
+    const application = await startUpgrades({ accept: onlyFin, after: (server) => server.on('upgrade', count) });
     const clients = Array.from({ length: 200 }, () => open(application, '/other'));
     for (const client of clients) client.end();
     const answers = await Promise.all(clients.map(readAll));
@@ -68,7 +70,11 @@ describe('acceptUpgrades(): an upgrade request for a path without an endpoint', 
   });
 
   it('releases its descriptor over TLS, too', async () => {
-    const application = await startUpgrades({ secure: true, after: (server) => server.on('upgrade', count) });
+    const application = await startUpgrades({
+      accept: onlyFin,
+      secure: true,
+      after: (server) => server.on('upgrade', count),
+    });
     const client = await connectTo(application, true);
     client.end(handshake([`Host: localhost:${application.port}`], '/other'));
     expect(await readAll(client)).toMatch(/^HTTP\/1\.1 404 /);
@@ -91,7 +97,7 @@ describe('acceptUpgrades(): an upgrade request for a path without an endpoint', 
   });
 
   it('is released after the stop function was called, too', async () => {
-    const application = await startUpgrades({ before: (server) => server.on('upgrade', count) });
+    const application = await startUpgrades({ accept: onlyFin, before: (server) => server.on('upgrade', count) });
     const other = new WebSocketServer({ noServer: true });
     acceptUpgrades(application.server, other, application.waa, { path: '/second' })();
     const client = open(application, '/second');
