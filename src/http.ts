@@ -1,5 +1,5 @@
 import { isUtf8 } from 'node:buffer';
-import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
 import cookieParser from 'cookie-parser';
 import { AuthorisationError, SessionError, WebauthError } from './errors.js';
 
@@ -206,8 +206,12 @@ export function isElementRead({ method, headers }: IncomingMessage): boolean {
   if (method !== 'GET') return false;
   const { 'sec-fetch-dest': destination = 'empty', 'sec-fetch-mode': mode = 'cors' } = headers;
   if (destination !== 'empty' || (mode !== 'cors' && mode !== 'same-origin')) return true;
-  // Firefox called the header X-Moz, and Safari Purpose, before Sec-Purpose.
-  return ['sec-purpose', 'purpose', 'x-moz'].some((name) => headers[name]?.includes('prefetch'));
+  return isPrefetch(headers);
+}
+
+/** Whether the browser declares a prefetch. Before Sec-Purpose, Firefox sent X-Moz, and Chromium and Safari Purpose. */
+function isPrefetch(headers: IncomingHttpHeaders): boolean {
+  return ['sec-purpose', 'purpose', 'x-moz'].some((name) => /\bprefetch\b/i.test(String(headers[name])));
 }
 
 /** Whether a page of another origin reads something, as far as its browser says. */
@@ -264,7 +268,7 @@ export function retryAfter(status: number): string | undefined {
   return { 429: '30', 503: '5' }[status];
 }
 
-/** Whether a person's browser is going to a page, so that it can be sent elsewhere to log in. */
+/** Whether a browser navigates to a page, so that it can be redirected to a login. */
 export function isNavigation(request: IncomingMessage): boolean {
   return (request.method === 'GET' || request.method === 'HEAD') && wantsPage(request);
 }
@@ -277,7 +281,7 @@ const frames: ReadonlySet<string> = new Set(['iframe', 'frame', 'object', 'embed
  * a copy in case the user goes there. A request without these headers counts as a page of a window.
  */
 export function purposeOf({ headers }: IncomingMessage): 'window' | 'frame' | 'part' | 'prefetch' {
-  if (/\bprefetch\b/i.test(`${headers['sec-purpose']} ${headers['purpose']}`)) return 'prefetch';
+  if (isPrefetch(headers)) return 'prefetch';
   const mode = headers['sec-fetch-mode'];
   // Every browser that sends the one sends the other; fetch() of Node sends the mode alone, and is no page's doing.
   if (mode === undefined || headers['sec-fetch-site'] === undefined) return 'window';
@@ -288,11 +292,29 @@ export function purposeOf({ headers }: IncomingMessage): 'window' | 'frame' | 'p
   return frames.has(destination) ? 'frame' : 'part';
 }
 
-/** Whether the answer is for a person to read, rather than for a program. */
+/**
+ * Whether the response is for a person to read: whether the browser declares a navigation (Fetch Metadata) or, without
+ * that header, the client accepts HTML by name and no script of a page declares the request. Android WebViews send the
+ * name of their application as `X-Requested-With`, with navigations too.
+ */
 export function wantsPage({ headers }: IncomingMessage): boolean {
   const mode = headers['sec-fetch-mode'];
-  if (mode !== undefined && mode !== 'navigate') return false;
-  return headers['x-requested-with'] === undefined && (headers.accept ?? '').includes('text/html');
+  if (mode !== undefined) return mode === 'navigate';
+  return acceptsHtml(headers.accept) && !isScripted(headers['x-requested-with']);
+}
+
+/** Whether a range of `Accept` is `text/html`, with a weight above 0 (RFC 9110, 12.4.2 and 12.5.1). */
+function acceptsHtml(accept = ''): boolean {
+  return accept.split(',').some((range) => {
+    const [type, ...parameters] = range.split(';').map((part) => part.trim().toLowerCase());
+    return type === 'text/html' && !parameters.some((parameter) => /^q=0(?:\.0*)?$/.test(parameter));
+  });
+}
+
+/** Whether `X-Requested-With` names XMLHttpRequest. A WebView may add the name of its application. */
+function isScripted(requestedWith: string | string[] = ''): boolean {
+  const values = String(requestedWith).split(',');
+  return values.some((value) => value.trim().toLowerCase() === 'xmlhttprequest');
 }
 
 /** Names compared as cookie-parser splits them: at `;`, up to the first `=`, without blanks and tabs around. */
