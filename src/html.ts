@@ -26,6 +26,8 @@ export interface PageOptions {
   readonly formAction?: readonly string[];
   /** Whether pages of any origin may frame it: false. */
   readonly framed?: boolean;
+  /** Address to which the page leads at once, without a script. */
+  readonly refresh?: string;
   /** A script, run by its hash. */
   readonly script?: string;
   /** The path of a module, of this origin, which may import others of it. */
@@ -76,7 +78,7 @@ function styleOf(options: PageOptions): string {
 }
 
 function render(title: string, body: Html, options: PageOptions): string {
-  const { script, module } = options;
+  const { script, module, refresh } = options;
   return `<!doctype html>
 <html lang="en">
 <head>
@@ -85,7 +87,7 @@ function render(title: string, body: Html, options: PageOptions): string {
 <meta name="color-scheme" content="light dark">
 <title>${html`${title}`.text}</title>
 <link rel="icon" href="data:,">
-<style>${styleOf(options)}</style>
+${refresh ? html`<meta http-equiv="refresh" content="0; url=${refresh}">\n`.text : ''}<style>${styleOf(options)}</style>
 </head>
 <body>
 <main>
@@ -140,6 +142,7 @@ ul, ol { padding-left: 1.3rem; margin: 0 0 1rem; }
 details { margin-top: 1.5rem; }
 summary { cursor: pointer; padding: .6rem 0; }
 form { margin: 0; }
+div.row { margin-bottom: 1rem; }
 .choices { list-style: none; padding: 0; margin: 0 0 1rem; display: grid; gap: .5rem; }
 .choices button { width: 100%; text-align: left; display: flex; flex-wrap: wrap; gap: 0 .75rem;
   align-items: baseline; }

@@ -18,12 +18,13 @@ import {
   refuseMethod,
   requestTarget,
   sendData,
+  wantsPage,
 } from '../http.js';
 import { responseFromQuery } from '../response.js';
 import type { Auth } from '../session/session.js';
 import type { Requirements, WAA } from '../waa.js';
 import { keepPrivate, setLate } from './late.js';
-import { sendLogout, sendRemoved } from './pages.js';
+import { sendDeparture, sendLogout, sendRemoved } from './pages.js';
 
 export type Next = (error?: unknown) => void;
 
@@ -63,7 +64,7 @@ export class Glue {
     this.#host = new URL(waa.origin).host;
     const { login, callback, logout, ticket } = waa.routes;
     this.#routes = new Map<string, Record<string, Route>>([
-      [login, { GET: (...at) => this.#login(...at) }],
+      [login, { GET: (...at) => this.#login(...at), POST: (...at) => this.#loginByButton(...at) }],
       [callback, { GET: (...at) => this.#callback(...at) }],
       [logout, { GET: (...at) => this.#logoutPage(...at), POST: (...at) => this.#logout(...at) }],
       [ticket, { POST: (...at) => this.#ticket(...at) }],
@@ -217,17 +218,14 @@ export class Glue {
 
   #redirectToLogin(need: Need, request: IncomingMessage, response: ServerResponse): void {
     const { origin, routes, cookies } = this.#waa;
-    const { returnTo, demands } = need;
+    const { returnTo, demands, isPressed = false } = need;
     const { path, query } = requestTarget(request);
-    const asked = path === routes.login;
-    const moved = asked && hasPair(query, MOVED);
-    // A person who clicks may have another login; by itself it would go round and round. (Browsers say of all redirects
-    // after a click that it was one.)
-    const clicked = asked && !moved && request.headers['sec-fetch-user'] === '?1';
-    if (!clicked) this.#refuseLoop(need, request);
+    const moved = path === routes.login && hasPair(query, MOVED);
+    if (!isPressed) this.#refuseLoop(need, request);
     // The cookie of this login has to be set where the login service sends people back to. `moved` ends it there: a
-    // proxy may rewrite Host on the way to us.
-    if (request.headers.host !== this.#host && !moved) {
+    // proxy may rewrite Host on the way to us. A form's Origin is not rewritten.
+    const isHere = request.headers.host === this.#host || (isPressed && request.headers.origin === origin);
+    if (!isHere && !moved) {
       this.#waa.log('info', 'login started', `asked for under another name than that of baseUrl, ${this.#host}`);
       return redirect(response, `${origin}${this.#waa.loginUrl(returnTo, demands)}&${MOVED}`);
     }
@@ -236,7 +234,8 @@ export class Glue {
     const stepUp = need.problem.code === 'ERR_STEP_UP_REQUIRED';
     const login = this.#waa.startLogin(returnTo, nonce, demands, stepUp ? this.#visitor(request).auth : undefined);
     this.#setCookie(response, cookies.login, login.nonce, this.#waa.loginTime);
-    redirect(response, login.location);
+    if (isPressed && wantsPage(request)) sendDeparture(this.#waa, login.location, response);
+    else redirect(response, login.location);
   }
 
   /** A login has just succeeded, and another one is needed all the same: it would be in vain too. */
@@ -253,7 +252,23 @@ export class Glue {
     throw error;
   }
 
-  #login(request: IncomingMessage, response: ServerResponse): void {
+  /**
+   * Begins a login for the button of a page of ours. Its POST with our own Origin shows that a user wants another login;
+   * `Sec-Fetch-User` does not: WebKit never sends it, Firefox sends it with scripted navigations too, and all browsers
+   * send it with the redirects after a click.
+   */
+  #loginByButton(request: IncomingMessage, response: ServerResponse): void {
+    try {
+      checkFormOrigin(request, this.#waa.origins);
+    } catch (error) {
+      const query = new URLSearchParams(requestTarget(request).query);
+      (error as WebauthError).loginUrl = this.#waa.loginUrl(query.get('return') ?? '', parseDemands(query));
+      throw error;
+    }
+    this.#login(request, response, true);
+  }
+
+  #login(request: IncomingMessage, response: ServerResponse, isPressed = false): void {
     const query = new URLSearchParams(requestTarget(request).query);
     const returnTo = query.get('return') ?? '';
     const demands = parseDemands(query);
@@ -261,7 +276,7 @@ export class Glue {
     const visitor = this.#visitor(request);
     const problem = visitor.auth ? demands && this.#waa.unmet(visitor.auth, demands) : visitor.problem;
     if (problem?.status === 503) throw problem;
-    if (problem) return this.#redirectToLogin({ returnTo, demands, problem }, request, response);
+    if (problem) return this.#redirectToLogin({ returnTo, demands, problem, isPressed }, request, response);
     // Another process, to which the page leads, may think otherwise.
     if (hasPair(requestTarget(request).query, MOVED)) this.#setDone(request, response, {});
     redirect(response, this.#waa.origin + this.#waa.safeReturn(returnTo));
@@ -476,6 +491,8 @@ interface Need {
   readonly returnTo: string;
   readonly demands: Demands | undefined;
   readonly problem: SessionError;
+  /** Whether a user pressed the button of a page of ours: false. */
+  readonly isPressed?: boolean;
 }
 
 /** The session cookies of a request. */

@@ -30,6 +30,16 @@ export function sendRemoved(waa: WAA, request: IncomingMessage, response: Server
   else sendPage(response, 'Removed from this browser', removedHere(waa), { formAction: logoutOrigins(waa) });
 }
 
+/**
+ * Leads on to the login service. A redirect would not do: browsers hold every redirect that follows a form to the
+ * `form-action` of the form's page, and a login service may redirect to further hosts.
+ */
+export function sendDeparture(waa: WAA, location: string, response: ServerResponse): void {
+  const body = html`<h1>Going to the login service</h1>
+    <p><a class="button main" href="${location}">Continue to ${new URL(waa.wls.authUrl).host}</a></p>`;
+  sendPage(response, 'Logging in', body, { refresh: location });
+}
+
 function logoutOrigins({ wls: { logoutUrl } }: WAA): string[] {
   return logoutUrl === undefined ? [] : [new URL(logoutUrl).origin];
 }
@@ -128,7 +138,10 @@ function needsWindow({ code, status, loginUrl }: WebauthError): boolean {
   return code === 'ERR_NAVIGATION_REQUIRED' || (status === 401 && loginUrl !== undefined);
 }
 
-/** Other sites may frame it: it says nothing of the user, and its link does no more than any link to the login. */
+/**
+ * Other sites may frame it: it says nothing of the user, and its link does no more than any link to the login. A button
+ * that posts would let such a site begin logins in our name (clickjacking).
+ */
 function windowLink(waa: WAA, { code, loginUrl = waa.loginUrl('') }: WebauthError): Html {
   return html`<h1>Please log in</h1>
     <p>Logging in takes a window of its own. It cannot be done inside another page.</p>
@@ -153,7 +166,7 @@ function logoutFailure(waa: WAA, { code, message }: WebauthError, query: string)
 function othersGoOn(waa: WAA, { code, message, loginUrl = waa.loginUrl('') }: WebauthError): Html {
   return html`<h1>Your other sessions were not ended</h1>
     <p>You are logged out in this browser. To log out on all your devices, log in first, and then log out there.</p>
-    <p><a class="button main" href="${loginUrl}">Log in</a></p>
+    <div class="row">${loginButton('Log in', loginUrl)}</div>
     <p class="quiet">${sentence(message)} <code>${code}</code></p>`;
 }
 
@@ -164,17 +177,29 @@ function signedWords({ sig, msg }: AuthResponse): string {
 
 function links(waa: WAA, error: WebauthError, lost: boolean): Html {
   if (error.status === 403) {
-    const again = error.loginUrl && html`<a class="button main" href="${error.loginUrl}">Try again</a>`;
-    return html`<p class="row">${again} <a class="button" href="${waa.routes.home}">To the start page</a>
-      <a class="button" href="${waa.routes.logout}">Log out</a></p>`;
+    return html`<div class="row">${error.loginUrl && again(waa, error, error.loginUrl)}
+      <a class="button" href="${waa.routes.home}">To the start page</a>
+      <a class="button" href="${waa.routes.logout}">Log out</a></div>`;
   }
   const label = error instanceof SessionError && error.status === 401 ? 'Log in' : 'Try again';
-  // What was sent stays with this page, for as long as it is not left.
-  const tab = lost && html` target="_blank" rel="noopener"`;
   // The logout also removes cookies that a sibling host has set beside ours.
   const out = error.code === 'ERR_SESSION_INVALID' && html`<a class="button" href="${waa.routes.logout}">Log out</a>`;
-  return html`<p class="row"><a class="button main" href="${error.loginUrl ?? waa.loginUrl('')}"${tab}>${label}</a>
-    ${out}</p>`;
+  return html`<div class="row">${loginButton(label, error.loginUrl ?? waa.loginUrl(''), { newTab: lost })}
+    ${out}</div>`;
+}
+
+/** A page of another name of this host cannot post to the login. A link leads to the configured name. */
+function again({ origin }: WAA, { code }: WebauthError, loginUrl: string): Html {
+  if (code !== 'ERR_ORIGIN_REFUSED') return loginButton('Try again', loginUrl);
+  return html`<a class="button main" href="${origin}${loginUrl}">Log in</a>`;
+}
+
+/** A button that begins a login. It posts, since no header of a navigation tells a click from a script or a redirect. */
+function loginButton(label: string, loginUrl: string, { isMain = true, newTab = false } = {}): Html {
+  // In a new tab, the request body stays with this page for as long as the page is not left.
+  const target = newTab && html` target="_blank" rel="noopener"`;
+  const main = isMain && html` class="main"`;
+  return html`<form method="post" action="${loginUrl}"${target}><button${main}>${label}</button></form>`;
 }
 
 /** Who may be logged in, if that is known. */
@@ -195,7 +220,7 @@ function logoutForm(waa: WAA, { principal }: Who): Html {
 function loggedOut(waa: WAA): Html {
   return html`<h1>You are logged out of this site</h1>
     ${loginServiceLogout(waa)}
-    <p><a class="button" href="${waa.loginUrl('')}">Log in again</a></p>`;
+    <div class="row">${loginButton('Log in again', waa.loginUrl(''), { isMain: false })}</div>`;
 }
 
 function removedHere(waa: WAA): Html {
@@ -203,7 +228,7 @@ function removedHere(waa: WAA): Html {
     <p><strong>It could not be ended everywhere.</strong> A copy of it, if there is one, may work until it expires. If
     you fear that somebody has one, please tell whoever runs this site.</p>
     ${loginServiceLogout(waa)}
-    <p><a class="button" href="${waa.loginUrl('')}">Log in again</a></p>`;
+    <div class="row">${loginButton('Log in again', waa.loginUrl(''), { isMain: false })}</div>`;
 }
 
 function loginServiceLogout({ wls: { logoutUrl } }: WAA): Html | undefined {
