@@ -6,6 +6,7 @@ import {
   checkFormOrigin,
   formatCookie,
   formatRemovals,
+  hostOf,
   isNavigation,
   isSafe,
   offersScheme,
@@ -22,7 +23,7 @@ import {
 import { responseFromQuery } from '../response.js';
 import type { Auth } from '../session/session.js';
 import type { Requirements, WAA } from '../waa.js';
-import { keepPrivate, setLate } from './late.js';
+import { appendEarly, keepPrivate, setCookie, setEarly, setLate } from './late.js';
 import { sendLogout, sendRemoved } from './pages.js';
 
 export type Next = (error?: unknown) => void;
@@ -108,7 +109,7 @@ export class Glue {
     }
     const { auth, problem } = this.#recheck(visitor);
     if (problem?.status === 401 && guard.bearer && !isNavigation(request)) {
-      response.appendHeader('WWW-Authenticate', 'Bearer');
+      appendEarly(response, 'WWW-Authenticate', 'Bearer');
     }
     if (problem) return this.#turnAway(problem, demands, request, response, next);
     try {
@@ -227,7 +228,7 @@ export class Glue {
     if (!clicked) this.#refuseLoop(need, request);
     // The cookie of this login has to be set where the login service sends people back to. `moved` ends it there: a
     // proxy may rewrite Host on the way to us.
-    if (request.headers.host !== this.#host && !moved) {
+    if (hostOf(request) !== this.#host && !moved) {
       this.#waa.log('info', 'login started', `asked for under another name than that of baseUrl, ${this.#host}`);
       return redirect(response, `${origin}${this.#waa.loginUrl(returnTo, demands)}&${MOVED}`);
     }
@@ -278,7 +279,7 @@ export class Glue {
       await this.#retireReplaced(request, response, auth);
       this.#waa.note(login.auth, request.headers['user-agent']);
       if (cookies.anchor && login.anchor !== undefined) this.#setCookie(response, cookies.anchor, login.anchor);
-      response.appendHeader('Set-Cookie', this.#sessionCookie(login.cookie));
+      setCookie(response, this.#sessionCookie(login.cookie));
       this.#setCookie(response, cookies.login, '', 0);
       this.#setDone(request, response, login.demands);
     }
@@ -361,7 +362,7 @@ export class Glue {
    */
   #removeCookies(request: IncomingMessage, response: ServerResponse, { sessions, doubled }: Carried): void {
     const { cookies } = this.#waa;
-    response.appendHeader('Set-Cookie', this.#sessionCookie('', 0));
+    setCookie(response, this.#sessionCookie('', 0));
     this.#setCookie(response, cookies.done, '', 0);
     if (doubled) this.#removeStray(request, response, cookies.session);
     if (cookies.anchor === undefined) return;
@@ -372,8 +373,9 @@ export class Glue {
   }
 
   #removeStray(request: IncomingMessage, response: ServerResponse, name: string): void {
-    const lines = formatRemovals(name, new URL(requestTarget(request).path, this.#waa.origin));
-    if (lines.length > 0) response.appendHeader('Set-Cookie', lines);
+    for (const line of formatRemovals(name, new URL(requestTarget(request).path, this.#waa.origin))) {
+      setCookie(response, line);
+    }
   }
 
   /** Revokes every other session whose cookie gives way to that of a new login. */
@@ -432,7 +434,7 @@ export class Glue {
   }
 
   #answer(error: unknown, response: ServerResponse, next: Next): void {
-    if (!response.headersSent) response.setHeader('Cache-Control', 'no-store');
+    if (!response.headersSent) setEarly(response, 'Cache-Control', 'no-store');
     next(error);
   }
 
@@ -451,7 +453,7 @@ export class Glue {
   }
 
   #setCookie(response: ServerResponse, name: string, value: string, maxAge?: number): void {
-    response.appendHeader('Set-Cookie', this.#formatCookie(name, value, maxAge));
+    setCookie(response, this.#formatCookie(name, value, maxAge));
   }
 
   #formatCookie(name: string, value: string, maxAge?: number, path = '/'): string {
