@@ -260,6 +260,7 @@ export class Glue {
     const demands = parseDemands(query);
     this.#checkNavigation(request, returnTo, demands);
     const visitor = this.#visitor(request);
+    if (visitor.auth) this.#keepUp(visitor.auth, request, response);
     const problem = visitor.auth ? demands && this.#waa.unmet(visitor.auth, demands) : visitor.problem;
     if (problem?.status === 503) throw problem;
     if (problem) return this.#redirectToLogin({ returnTo, demands, problem }, request, response);
@@ -288,16 +289,18 @@ export class Glue {
 
   async #ticket(request: IncomingMessage, response: ServerResponse): Promise<void> {
     checkFormOrigin(request, this.#waa.origins);
-    const { problem } = this.#visitor(request);
+    const { auth, problem } = this.#visitor(request);
     if (problem) {
       problem.loginUrl = this.#waa.loginUrl(this.#returnPath(request));
       throw problem;
     }
+    this.#keepUp(auth, request, response);
     sendData(response, 200, await this.#waa.makeTicket(...readSession(request, this.#waa.cookies)));
   }
 
   async #logoutPage(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const { auth } = this.#visitor(request);
+    if (auth) this.#keepUp(auth, request, response);
     const { sessions, foreign } = this.#carried(request);
     // A session that may be live has to be revoked.
     const revoked = await Promise.all(sessions.map((one) => this.#waa.isRevokedEverywhere(one)));
