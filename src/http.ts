@@ -72,9 +72,22 @@ const schemes = {
 };
 
 /** The lines of Authorization, as they came: Node's `headers` keep the first. */
-export function authorizationLines({ headers, rawHeaders }: IncomingMessage): string[] {
-  if (headers.authorization === undefined) return [];
-  return rawHeaders.filter((_, i) => i % 2 === 1 && rawHeaders[i - 1]?.toLowerCase() === 'authorization');
+export function authorizationLines(request: IncomingMessage): string[] {
+  return headerLines(request, 'authorization');
+}
+
+/**
+ * The lines of a header, as they came. Node's `headers` join or drop some, and HTTP/2 has no `headersDistinct`.
+ * @param name in lower case.
+ */
+function headerLines({ headers, rawHeaders }: IncomingMessage, name: string): string[] {
+  if (headers[name] === undefined) return [];
+  return rawHeaders.filter((_, i) => i % 2 === 1 && rawHeaders[i - 1]?.toLowerCase() === name);
+}
+
+/** Host that a request is for: in HTTP/2 a pseudo-header (RFC 9113, 8.3.1), which no header of HTTP/1.1 can be named. */
+export function hostOf({ headers }: IncomingMessage): string | undefined {
+  return (headers[':authority'] as string | undefined) ?? headers.host;
 }
 
 /** Whether something is offered under that scheme, in whatever form. */
@@ -171,7 +184,7 @@ export function withOwn(own: ReadonlySet<string>, others: readonly string[] = []
 export function checkOrigin(request: IncomingMessage, allowed: ReadonlySet<string>): void {
   // Node joins several lines by commas, which no origin has.
   if (allowed.has(request.headers.origin ?? '')) return;
-  const origins = request.headersDistinct['origin'] ?? [];
+  const origins = headerLines(request, 'origin');
   const found = ['no Origin', 'another Origin'][origins.length] ?? 'more than one Origin';
   throw new AuthorisationError('ERR_ORIGIN_REFUSED', `the request has ${found}; allowed: ${[...allowed].join(', ')}`);
 }
@@ -182,7 +195,7 @@ export function checkOrigin(request: IncomingMessage, allowed: ReadonlySet<strin
  */
 export function checkFormOrigin(request: IncomingMessage, allowed: ReadonlySet<string>): void {
   const own = request.headers['sec-fetch-site'] === 'same-origin';
-  if (own && request.headersDistinct['origin']?.join() === 'null') return;
+  if (own && headerLines(request, 'origin').join() === 'null') return;
   checkOrigin(request, allowed);
 }
 
@@ -225,9 +238,15 @@ export function isSafe({ method }: IncomingMessage): boolean {
   return method === 'GET' || method === 'HEAD' || method === 'OPTIONS';
 }
 
+/** Whether a response is one of Node's compatibility API of HTTP/2. */
+export function isHttp2(response: ServerResponse): boolean {
+  return 'stream' in response;
+}
+
 /** What was not read yet of the request is not waited for. */
 export function closeUnread(response: ServerResponse): void {
-  if (!response.req.complete) response.setHeader('Connection', 'close');
+  // HTTP/2 ends streams, not connections, and forbids the header (RFC 9113, 8.2.2).
+  if (!response.req.complete && !isHttp2(response)) response.setHeader('Connection', 'close');
 }
 
 /** Answers with JSON that nobody may store. */

@@ -6,6 +6,7 @@ import {
   checkFormOrigin,
   formatCookie,
   formatRemovals,
+  hostOf,
   isNavigation,
   isSafe,
   offersScheme,
@@ -23,7 +24,7 @@ import {
 import { responseFromQuery } from '../response.js';
 import type { Auth } from '../session/session.js';
 import type { Requirements, WAA } from '../waa.js';
-import { keepPrivate, setLate } from './late.js';
+import { appendEarly, keepPrivate, setCookie, setEarly, setLate } from './late.js';
 import { sendDeparture, sendLogout, sendRemoved } from './pages.js';
 
 export type Next = (error?: unknown) => void;
@@ -109,7 +110,7 @@ export class Glue {
     }
     const { auth, problem } = this.#recheck(visitor);
     if (problem?.status === 401 && guard.bearer && !isNavigation(request)) {
-      response.appendHeader('WWW-Authenticate', 'Bearer');
+      appendEarly(response, 'WWW-Authenticate', 'Bearer');
     }
     if (problem) return this.#turnAway(problem, demands, request, response, next);
     try {
@@ -224,7 +225,7 @@ export class Glue {
     if (!isPressed) this.#refuseLoop(need, request);
     // The cookie of this login has to be set where the login service sends people back to. `moved` ends it there: a
     // proxy may rewrite Host on the way to us. A form's Origin is not rewritten.
-    const isHere = request.headers.host === this.#host || (isPressed && request.headers.origin === origin);
+    const isHere = hostOf(request) === this.#host || (isPressed && request.headers.origin === origin);
     if (!isHere && !moved) {
       this.#waa.log('info', 'login started', `asked for under another name than that of baseUrl, ${this.#host}`);
       return redirect(response, `${origin}${this.#waa.loginUrl(returnTo, demands)}&${MOVED}`);
@@ -274,6 +275,7 @@ export class Glue {
     const demands = parseDemands(query);
     this.#checkNavigation(request, returnTo, demands);
     const visitor = this.#visitor(request);
+    if (visitor.auth) this.#keepUp(visitor.auth, request, response);
     const problem = visitor.auth ? demands && this.#waa.unmet(visitor.auth, demands) : visitor.problem;
     if (problem?.status === 503) throw problem;
     if (problem) return this.#redirectToLogin({ returnTo, demands, problem, isPressed }, request, response);
@@ -293,7 +295,7 @@ export class Glue {
       await this.#retireReplaced(request, response, auth);
       this.#waa.note(login.auth, request.headers['user-agent']);
       if (cookies.anchor && login.anchor !== undefined) this.#setCookie(response, cookies.anchor, login.anchor);
-      response.appendHeader('Set-Cookie', this.#sessionCookie(login.cookie));
+      setCookie(response, this.#sessionCookie(login.cookie));
       this.#setCookie(response, cookies.login, '', 0);
       this.#setDone(request, response, login.demands);
     }
@@ -302,16 +304,18 @@ export class Glue {
 
   async #ticket(request: IncomingMessage, response: ServerResponse): Promise<void> {
     checkFormOrigin(request, this.#waa.origins);
-    const { problem } = this.#visitor(request);
+    const { auth, problem } = this.#visitor(request);
     if (problem) {
       problem.loginUrl = this.#waa.loginUrl(this.#returnPath(request));
       throw problem;
     }
+    this.#keepUp(auth, request, response);
     sendData(response, 200, await this.#waa.makeTicket(...readSession(request, this.#waa.cookies)));
   }
 
   async #logoutPage(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const { auth } = this.#visitor(request);
+    if (auth) this.#keepUp(auth, request, response);
     const { sessions, foreign } = this.#carried(request);
     // A session that may be live has to be revoked.
     const revoked = await Promise.all(sessions.map((one) => this.#waa.isRevokedEverywhere(one)));
@@ -376,7 +380,7 @@ export class Glue {
    */
   #removeCookies(request: IncomingMessage, response: ServerResponse, { sessions, doubled }: Carried): void {
     const { cookies } = this.#waa;
-    response.appendHeader('Set-Cookie', this.#sessionCookie('', 0));
+    setCookie(response, this.#sessionCookie('', 0));
     this.#setCookie(response, cookies.done, '', 0);
     if (doubled) this.#removeStray(request, response, cookies.session);
     if (cookies.anchor === undefined) return;
@@ -387,8 +391,9 @@ export class Glue {
   }
 
   #removeStray(request: IncomingMessage, response: ServerResponse, name: string): void {
-    const lines = formatRemovals(name, new URL(requestTarget(request).path, this.#waa.origin));
-    if (lines.length > 0) response.appendHeader('Set-Cookie', lines);
+    for (const line of formatRemovals(name, new URL(requestTarget(request).path, this.#waa.origin))) {
+      setCookie(response, line);
+    }
   }
 
   /** Revokes every other session whose cookie gives way to that of a new login. */
@@ -447,7 +452,7 @@ export class Glue {
   }
 
   #answer(error: unknown, response: ServerResponse, next: Next): void {
-    if (!response.headersSent) response.setHeader('Cache-Control', 'no-store');
+    if (!response.headersSent) setEarly(response, 'Cache-Control', 'no-store');
     next(error);
   }
 
@@ -466,7 +471,7 @@ export class Glue {
   }
 
   #setCookie(response: ServerResponse, name: string, value: string, maxAge?: number): void {
-    response.appendHeader('Set-Cookie', this.#formatCookie(name, value, maxAge));
+    setCookie(response, this.#formatCookie(name, value, maxAge));
   }
 
   #formatCookie(name: string, value: string, maxAge?: number, path = '/'): string {

@@ -165,7 +165,7 @@ export class Sessions {
   /** Whether a peeked session passes every check of `open` but that the store was heard of late. */
   isTrusted(auth: Auth, anchor: string | undefined): boolean {
     const isHere = auth.wls === this.#options.wls && this.isBound(auth, anchor);
-    return isHere && this.#isKnown(auth) && !this.#live.isEnded(auth) && auth.expires > this.#options.now();
+    return isHere && this.#isKnown(auth) && !this.#live.isEnded(auth) && !this.#hasExpired(auth);
   }
 
   /** Whether a peeked session is known to be revoked, or to be none that the store knows. */
@@ -207,7 +207,9 @@ export class Sessions {
   ): Promise<{ readonly ticket: string; readonly expires: Date }> {
     const session = this.#read(cookie);
     this.#check(session, 'cookie', anchorOf(anchor));
-    return this.#ask(() => this.#tickets.make(session));
+    // A request for a ticket is a use of the session.
+    const lastSeen = this.#options.now().getTime();
+    return this.#ask(() => this.#tickets.make({ ...session, lastSeen }));
   }
 
   async takeTicket(ticket: string): Promise<Auth> {
@@ -387,7 +389,16 @@ export class Sessions {
   #checkLive(auth: Auth): void {
     if (!this.#isKnown(auth)) throw forgotten();
     if (this.#live.isEnded(auth)) throw revoked();
-    if (auth.expires.getTime() <= this.#options.now().getTime()) throw expired(auth.expiresBecause);
+    if (this.#hasExpired(auth)) throw expired(auth.expiresBecause);
+  }
+
+  /** Whether a session has expired by its last use on any process, which may be later than that in `auth`. */
+  #hasExpired(auth: Auth): boolean {
+    const now = this.#options.now();
+    if (auth.expires > now) return false;
+    if (auth.expiresBecause !== 'inactiveTimeout') return true;
+    const end = this.#endAfter(auth, this.#renewals?.lastSeen(auth.sessionId));
+    return end === undefined || end.expires <= now;
   }
 
   #check(session: Session, via: Auth['via'], anchor: string): Auth {
@@ -395,10 +406,18 @@ export class Sessions {
     if (!this.#live.isOf(session.mark)) {
       throw revoked('the application was restarted, or its processes share no store, or the store was invalidated');
     }
-    const auth = this.describe(session, via);
+    const auth = this.#describeLatest(session, via);
     this.#checkLive(auth);
     if (session.anchor !== anchor) throw unbound(anchor);
     return auth;
+  }
+
+  /** Describes a session, by its last use on any process where the copy at hand says that it is idle: a hash is dear. */
+  #describeLatest(session: Session, via: Auth['via']): Auth {
+    const auth = this.describe(session, via);
+    if (auth.expiresBecause !== 'inactiveTimeout' || auth.expires > this.#options.now()) return auth;
+    const lastSeen = this.#renewals?.lastSeen(session.id) ?? 0;
+    return lastSeen > session.lastSeen ? this.describe({ ...session, lastSeen }, via) : auth;
   }
 
   async #join(session: Session, anchor: string): Promise<void> {
