@@ -15,7 +15,7 @@ const lock = createHash('sha256')
 const installed = at('node_modules', '.installed-lock');
 if (read(installed) !== lock) {
   console.log('Installing what package-lock.json names; this needs the network, and is done once.');
-  // Not `npm ci`: it fails where an optional package for another platform is missing.
+  // Not `npm ci`: after one, or after a change of a single package, this installs the difference only.
   runNpm('install', '--no-save', '--include=dev', '--no-audit', '--no-fund');
   writeFileSync(installed, lock);
 }

@@ -81,11 +81,33 @@ export interface Handshake {
   readonly always: boolean;
 }
 
+/**
+ * Lets `instanceof` recognize instances that another copy of this package made: workspaces, test runners and bundles load
+ * several. Data from outside carries no symbol, and an error grants nothing.
+ */
+function recognizeAcrossCopies(errorClass: { readonly prototype: object }, name: string): void {
+  const brand = Symbol.for(`ucam-webauth.${name}`);
+  Object.defineProperty(errorClass.prototype, brand, { value: true });
+  Object.defineProperty(errorClass, Symbol.hasInstance, {
+    value(this: object, value: unknown): boolean {
+      // A class that extends this one inherits the method, and has no brand of its own.
+      if (this !== errorClass) return Function.prototype[Symbol.hasInstance].call(this, value);
+      return typeof value === 'object' && value !== null && brand in value;
+    },
+  });
+}
+
 /** What every error of this library has. Its message holds no secret, signature or token, and may be shown. */
 export abstract class WebauthError extends Error {
+  static {
+    recognizeAcrossCopies(WebauthError, 'WebauthError');
+  }
+
   readonly code: ErrorCode;
   /** HTTP status of the answer. */
   readonly status: number;
+  /** Equals `status`: NestJS, Fastify and others read this name. */
+  readonly statusCode: number;
   /** WebSocket close code. */
   readonly closeCode: number;
   /** The message may be shown to the person; error handlers of Express read this. */
@@ -104,6 +126,7 @@ export abstract class WebauthError extends Error {
     Error.stackTraceLimit = stackTraceLimit;
     this.code = code;
     this.status = errorTable[code].status;
+    this.statusCode = this.status;
     this.closeCode = errorTable[code].close;
     this.name = errorTable[code].class;
   }
@@ -111,6 +134,10 @@ export abstract class WebauthError extends Error {
 
 /** The response does not have the form that the protocol gives it. */
 export class ResponseError extends WebauthError {
+  static {
+    recognizeAcrossCopies(ResponseError, 'ResponseError');
+  }
+
   constructor(code: CodeOf<'ResponseError'>, message: string) {
     super(code, message);
   }
@@ -118,6 +145,10 @@ export class ResponseError extends WebauthError {
 
 /** The response is well formed, and is not an acceptable answer to this login attempt. */
 export class VerificationError extends WebauthError {
+  static {
+    recognizeAcrossCopies(VerificationError, 'VerificationError');
+  }
+
   constructor(code: CodeOf<'VerificationError'>, message: string) {
     super(code, message);
   }
@@ -125,6 +156,10 @@ export class VerificationError extends WebauthError {
 
 /** The login service answered that this attempt did not log in. `R` is the response that said so. */
 export class StatusError<R = unknown> extends WebauthError {
+  static {
+    recognizeAcrossCopies(StatusError, 'StatusError');
+  }
+
   readonly response: R;
   constructor(code: CodeOf<'StatusError'>, message: string, response: R) {
     super(code, message);
@@ -134,6 +169,10 @@ export class StatusError<R = unknown> extends WebauthError {
 
 /** There is no session, or it is over. */
 export class SessionError extends WebauthError {
+  static {
+    recognizeAcrossCopies(SessionError, 'SessionError');
+  }
+
   /**
    * Of a session cookie that does not open: nobody's, and so to be cleared, or perhaps another machine's that has a newer
    * secret, and so to be left alone.
@@ -147,6 +186,10 @@ export class SessionError extends WebauthError {
 
 /** The person is known, and may not. */
 export class AuthorisationError extends WebauthError {
+  static {
+    recognizeAcrossCopies(AuthorisationError, 'AuthorisationError');
+  }
+
   constructor(code: CodeOf<'AuthorisationError'>, message: string) {
     super(code, message);
   }

@@ -104,7 +104,23 @@ function readPem(kid: string, pem: string): KeyObject {
   }
 }
 
-/** One of the keys that come with this package: kid 2 (Raven) or kid 901 (its demonstration service). */
+/** Public keys of `keys/`, as code: a bundle has no files beside it. */
+const bundledPems = {
+  2: `-----BEGIN PUBLIC KEY-----
+MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQC/9qcAW1XCSk0RfAfiulvTouMZ
+KD4jm99rXtMIcO2bn+3ExQpObbwWugiO8DNEffS7bzSxZqGp7U6bPdi4xfX76wgW
+GQ6qWi55OXJV0oSiqrd3aOEspKmJKuupKXONo2efAt6JkdHVH0O6O8k5LVap6w4y
+1W/T/ry4QH7khRxWtQIDAQAB
+-----END PUBLIC KEY-----`,
+  901: `-----BEGIN PUBLIC KEY-----
+MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQC4RYvbSGb42EEEXzsz93Mubo0f
+dWZ7UJ0HoZXQch5XIR0Zl8ANaLf3tVpRz4CI2JBUVpUjXEgzOa+wZBbuvczOuiB3
+BfNDSKKQaftxWKouboJRA5acxa3fr2JZc8O5Qc1J6Qq8E8cjuSQWlpxTGa0JEnbK
+V7/PVUFDuFeEI11e/wIDAQAB
+-----END PUBLIC KEY-----`,
+} as const;
+
+/** Returns one of the keys of this package: kid 2 (Raven) or kid 901 (its demonstration service). */
 export function bundledKey(kid: '2' | '901'): KeySet {
-  return KeySet.from({ [kid]: readFileSync(new URL(`../keys/${kid}.pem`, import.meta.url), 'utf8') });
+  return KeySet.from({ [kid]: bundledPems[kid] });
 }

@@ -289,6 +289,14 @@ describe('the library', () => {
     ).toEqual([]);
   });
 
+  it('reads no file beside its module, so that a bundle is complete', () => {
+    expect(linesWith(/\bimport\.meta\b|\b__(?:dirname|filename)\b|\bcreateRequire\b/, isLibrary)).toEqual([]);
+  });
+
+  it('imports nothing on demand, so that a bundle is complete', () => {
+    expect(linesWith(/\bimport\(/, isLibrary)).toEqual([]);
+  });
+
   it('reads the environment in one place', () => {
     expect(linesWith(/\bprocess\.env\b/, (file) => isLibrary(file) && file !== 'environment.ts')).toEqual([]);
     expect(linesWith(/\bimport\.meta\.env\b|\bfrom 'node:process'/, () => true)).toEqual([]);

@@ -104,6 +104,15 @@ describe('the keys that come with the package', () => {
     const keys = KeySet.fromDirectory(new URL('../keys', import.meta.url).pathname);
     expect(keys.kids.toSorted()).toEqual(['2', '901']);
   });
+
+  it.each(['2', '901'] as const)('[K3] equal the file of the folder: %s', (kid) => {
+    const file = KeySet.fromDirectory(new URL('../keys', import.meta.url).pathname);
+    expect(bundledKey(kid).kids).toEqual([kid]);
+    expect(bundledKey(kid).fingerprint(kid)).toBe(file.fingerprint(kid));
+    expect(readFileSync(new URL('../src/keys.ts', import.meta.url), 'utf8')).toContain(
+      readFileSync(new URL(`../keys/${kid}.pem`, import.meta.url), 'utf8').trim(),
+    );
+  });
 });
 
 describe('the login services', () => {

@@ -50,7 +50,7 @@ type Visitor =
  * keeps its visitor by a name that nobody else has, and OURS says that `auth` is not from some other middleware.
  */
 type Kept = { [name: symbol]: unknown };
-const OURS = Symbol('ucam-webauth');
+const OURS = Symbol.for('ucam-webauth.request');
 
 /** Turns requests into calls on the WAA, and back. */
 export class Glue {
