@@ -46,7 +46,7 @@ interface Command {
 
 const commands = new Map<string, Command>([
   ['demo', { words: 0, options: ['https', 'port', 'wls-port'], load: async () => (await import('./demo.js')).demo }],
-  ['wls', { words: 0, options: ['port', 'key'], load: async () => (await import('./wls.js')).wls }],
+  ['wls', { words: 0, options: ['port', 'key', 'strict'], load: async () => (await import('./wls.js')).wls }],
   ['keys', { words: 1, options: [], load: async () => (await import('./keys.js')).keys }],
   ['secret', { words: 1, options: ['add', 'promote', 'drop'], load: async () => (await import('./secret.js')).secret }],
   ['store', { words: 2, options: ['prefix'], load: async () => (await import('./store.js')).store }],

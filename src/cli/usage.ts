@@ -4,6 +4,7 @@ export const options = {
   port: { type: 'string' },
   'wls-port': { type: 'string' },
   key: { type: 'string' },
+  strict: { type: 'boolean' },
   keys: { type: 'string' },
   url: { type: 'string' },
   params: { type: 'string' },

@@ -6,7 +6,8 @@ import { type Call, interrupted, readPort } from './usage.js';
 export async function wls({ options }: Call): Promise<number> {
   process.env['NODE_ENV'] ||= 'development';
   const told = interrupted();
-  const service = createWLS(options.key === undefined ? {} : { key: readFileSync(options.key, 'utf8') });
+  const key = options.key === undefined ? {} : { key: readFileSync(options.key, 'utf8') };
+  const service = createWLS({ ...key, strict: options.strict ?? false });
   await service.listen(readPort(options.port, 8711));
   const { profile } = service;
   const [kid] = profile.keys.kids as [string];

@@ -5,7 +5,7 @@ import { isDevelopment, isLoopback } from '../environment.js';
 import { KeySet } from '../keys.js';
 import { callable, checkOptions, flag, isText, type Rules, text } from '../options.js';
 import type { Profile } from '../profiles.js';
-import { type AuthRequest, formatRequest, parseRequest } from '../request.js';
+import { type AuthRequest, formatRequest, parseRequest, parseRequestLeniently } from '../request.js';
 import { type AuthResponse, formatResponse, formatSigned } from '../response.js';
 import { signText } from '../signature.js';
 import { type Account, checkAccounts, defaultAccounts } from './accounts.js';
@@ -27,6 +27,12 @@ export interface WLSOptions {
   readonly log?: (answer: AuthResponse) => void;
   /** The clock. */
   readonly now?: () => Date;
+  /**
+   * Whether every deviation of a request from the protocol is rejected, to test an agent: `false` by default. Raven-made
+   * agents send empty parameters and `skew`, so by default these are accepted, and deviations that change neither the
+   * answer nor its destination are named on the page instead.
+   */
+  readonly strict?: boolean;
   /** Run where `NODE_ENV` is neither `development` nor `test`. */
   readonly dangerouslyActAsDevelopment?: boolean;
   /** Let other machines log in too, as anybody. */
@@ -51,6 +57,7 @@ export class WLS {
   readonly #kid: string;
   readonly #keys: KeySet;
   readonly #beyondLoopback: boolean;
+  readonly #parse: typeof parseRequestLeniently;
   #url = nameAddress('localhost', DEFAULT_PORT);
   #server: Server | undefined;
   #answers = 0;
@@ -64,11 +71,13 @@ export class WLS {
     this.#kid = options.kid ?? '1';
     this.#keys = KeySet.from({ [this.#kid]: publicPem(this.#key) });
     this.#beyondLoopback = options.dangerouslyListenBeyondLoopback ?? false;
+    this.#parse = options.strict ? parseRequest : parseRequestLeniently;
     this.handler = createHandler({
       accounts: this.#accounts,
       sessionLife: this.#sessionLife,
       beyondLoopback: this.#beyondLoopback,
       now: this.#now,
+      parse: this.#parse,
       answer: (asked, fields) => this.#answer(asked, fields),
       log: options.log ?? (() => {}),
     });
@@ -133,7 +142,7 @@ export class WLS {
   respond(request: AuthRequest | string, overrides: Partial<AuthResponse> = {}): string {
     checkOverrides(request, overrides);
     const address = typeof request === 'string' ? request : formatRequest(this.profile.authUrl, request);
-    const asked = parseRequest(address.slice(address.indexOf('?') + 1));
+    const asked = this.#parse(address.slice(address.indexOf('?') + 1), () => {});
     const { principal, ptags } = this.#accounts[0] as Account;
     const success = { principal, ptags, auth: 'pwd', life: this.#sessionLife };
     const failed = (overrides.status ?? 200) !== 200;
@@ -174,6 +183,7 @@ const rules: Rules<WLSOptions> = {
   ],
   log: callable,
   now: callable,
+  strict: flag,
   dangerouslyActAsDevelopment: flag,
   dangerouslyListenBeyondLoopback: flag,
 };
