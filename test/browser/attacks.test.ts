@@ -139,7 +139,9 @@ describe.skipIf(executablePath === undefined)('a browser that blocks cookies', (
         if (blocked === 'from everywhere') await page.getByRole('button', { name: 'test0001' }).click();
         await expectCookiesPage(page);
         const asked = blocked === 'from everywhere';
-        const again = ['POST /webauth/login', ...login.slice(1)].filter((line) => asked || !line.startsWith('POST /auth'));
+        const again = ['POST /webauth/login', ...login.slice(1)].filter(
+          (line) => asked || !line.startsWith('POST /auth'),
+        );
         expect(shown).toEqual(again);
         expect((await context.cookies(application.url)).map(({ name }) => name)).not.toContain('webauth-session');
         complaints.expectNone();
