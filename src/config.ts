@@ -55,6 +55,11 @@ export interface Config {
    * a `cookiePath` it is always so.
    */
   readonly coordinatedLogout?: boolean | undefined;
+  /**
+   * Whether the pages after a logout clear the browser's cache of the whole origin, also for other applications, so that
+   * Back shows nothing private: true.
+   */
+  readonly clearCacheOnLogout?: boolean | undefined;
   /** Whether a list is kept of each person's sessions, with what their browsers say they are: false. */
   readonly listSessions?: boolean | undefined;
   /** How long the store may be out of hearing before sessions are refused: seconds, 10 by default. */
@@ -120,6 +125,8 @@ export interface Routes {
   readonly callback: string;
   readonly logout: string;
   readonly ticket: string;
+  /** Clears the browser's cache, for the pages after a logout. */
+  readonly cleared: string;
 }
 
 export function routesOf({ baseUrl, callbackPath = '/webauth/callback' }: Config): Routes {
@@ -130,6 +137,7 @@ export function routesOf({ baseUrl, callbackPath = '/webauth/callback' }: Config
     callback: path + callbackPath,
     logout: `${path}/webauth/logout`,
     ticket: `${path}/webauth/ticket`,
+    cleared: `${path}/webauth/cleared`,
   };
 }
 
@@ -195,7 +203,7 @@ const rules: Rules<Config> = {
   store: [isStore, 'has the methods of a Store'],
   log: callable,
   callbackPath: [
-    (value) => isPath(value) && !/^\/webauth\/(?:login|logout|ticket)$/.test(value as string),
+    (value) => isPath(value) && !/^\/webauth\/(?:login|logout|ticket|cleared)$/.test(value as string),
     'is a path of letters, digits and -._~/ that begins with one slash, and not one of our other routes',
   ],
   cookieName: [
@@ -211,6 +219,7 @@ const rules: Rules<Config> = {
     'is a number of seconds, more than 20: a session has to outlast its login',
   ],
   coordinatedLogout: flag,
+  clearCacheOnLogout: flag,
   listSessions: flag,
   staleAfter: seconds,
   dangerouslyAllowStaleSessions: flag,

@@ -26,6 +26,8 @@ export interface PageOptions {
   readonly formAction?: readonly string[];
   /** Whether pages of any origin may frame it: false. */
   readonly framed?: boolean;
+  /** Sources of images, beside those that are in the page. */
+  readonly images?: readonly string[];
   /** Address to which the page leads at once, without a script. */
   readonly refresh?: string;
   /** A script, run by its hash. */
@@ -43,6 +45,7 @@ export interface PageOptions {
 /** Answers with a page that nobody may store or add scripts to, nor frame, unless the options say so. */
 export function sendPage(response: ServerResponse, title: string, body: Html, options: PageOptions = {}): void {
   const { status = 200, formAction = [], script, module, connect = ["'none'"], frames = [], framed = false } = options;
+  const { images = [] } = options;
   const page = render(title, body, options);
   response.writeHead(status, {
     'Content-Type': 'text/html; charset=utf-8',
@@ -50,7 +53,7 @@ export function sendPage(response: ServerResponse, title: string, body: Html, op
     'Cache-Control': 'no-store',
     'Content-Security-Policy': [
       "default-src 'none'",
-      'img-src data:',
+      `img-src ${['data:', ...images].join(' ')}`,
       `style-src ${hash(styleOf(options))}`,
       `script-src ${module ? "'self'" : script ? hash(script) : "'none'"}`,
       `connect-src ${connect.join(' ')}`,

@@ -93,6 +93,8 @@ export class WAA {
   readonly wls: Profile;
   /** Whether what is for development only is accepted. */
   readonly isDevelopment: boolean;
+  /** Whether the pages after a logout clear the browser's cache. */
+  readonly clearsCache: boolean;
   /** How long the login cookie is kept: seconds. */
   readonly loginTime: number = LOGIN_TIME;
   /** How long after a login it would be a loop to need another: seconds. */
@@ -124,6 +126,7 @@ export class WAA {
     this.origins = new Set([this.origin]);
     this.routes = routesOf(config);
     this.cookies = cookiesOf(config);
+    this.clearsCache = config.clearCacheOnLogout ?? true;
     this.#requirements = {
       principals: config.requirePrincipals,
       ptags: config.requirePtags ?? this.wls.requirePtags,
@@ -313,6 +316,16 @@ export class WAA {
   /** Whether a peeked session is known to be revoked, or to be none that the store knows. */
   isRevoked(auth: Auth): boolean {
     return this.#sessions.isRevoked(auth);
+  }
+
+  /** Whether a user or the application revoked a peeked session. */
+  isEnded(auth: Auth): boolean {
+    return this.#sessions.isEnded(auth);
+  }
+
+  /** Whether a peeked session with that binding cookie was revoked together with all earlier ones of its user. */
+  isEndedWithOthers(auth: Auth, anchor: string | undefined): boolean {
+    return this.#sessions.isEndedWithOthers(auth, anchor);
   }
 
   /** As `isRevoked`, once the store has been told of every revocation that this process made. */

@@ -25,7 +25,7 @@ import { responseFromQuery } from '../response.js';
 import type { Auth } from '../session/session.js';
 import type { Requirements, WAA } from '../waa.js';
 import { appendEarly, keepPrivate, setCookie, setEarly, setLate } from './late.js';
-import { sendDeparture, sendLogout, sendRemoved } from './pages.js';
+import { sendCleared, sendDeparture, sendEndedTogether, sendLogout, sendRemoved } from './pages.js';
 
 export type Next = (error?: unknown) => void;
 
@@ -63,8 +63,9 @@ export class Glue {
   constructor(waa: WAA) {
     this.#waa = waa;
     this.#host = new URL(waa.origin).host;
-    const { login, callback, logout, ticket } = waa.routes;
+    const { login, callback, logout, ticket, cleared } = waa.routes;
     this.#routes = new Map<string, Record<string, Route>>([
+      ...(waa.clearsCache ? [[cleared, { GET: sendCleared }] as const] : []),
       [login, { GET: (...at) => this.#login(...at), POST: (...at) => this.#loginByButton(...at) }],
       [callback, { GET: (...at) => this.#callback(...at) }],
       [logout, { GET: (...at) => this.#logoutPage(...at), POST: (...at) => this.#logout(...at) }],
@@ -245,6 +246,14 @@ export class Glue {
     const done = this.#cookie(request, cookies.done);
     const insufficient = problem.code === 'ERR_STEP_UP_REQUIRED';
     if (done === undefined || (insufficient && !done.split('.').includes(markOf(demands)))) return;
+    if (
+      problem.code === 'ERR_SESSION_REVOKED' &&
+      this.#carried(request).sessions.some((one) => this.#waa.isEnded(one))
+    ) {
+      // The login was not in vain: the user or the application ended its session since.
+      problem.loginUrl = this.#waa.loginUrl(returnTo, demands);
+      throw problem;
+    }
     const arrived = this.#cookie(request, cookies.session) !== undefined;
     const why = arrived ? problem.message : 'the browser did not keep its session cookie';
     const code = insufficient ? 'ERR_IACT_UNSATISFIED' : 'ERR_COOKIES_BLOCKED';
@@ -324,7 +333,7 @@ export class Glue {
   }
 
   async #logout(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const { origin, origins, routes } = this.#waa;
+    const { origin, origins, routes, cookies } = this.#waa;
     checkFormOrigin(request, origins);
     const { query } = requestTarget(request);
     const carried = this.#carried(request);
@@ -336,14 +345,31 @@ export class Glue {
     const missed = everywhere && owner === undefined ? problem : undefined;
     const unfinished = failure ?? (missed?.status === 503 ? missed : undefined);
     // The cookie stays, so that the next attempt can revoke what may live on.
-    if (unfinished && !hasPair(query, 'here=yes')) throw unfinished;
+    if (unfinished && !hasPair(query, 'here=yes')) {
+      // A login after a logout is no loop.
+      if (readCookies(request, cookies.done).length > 0) this.#setCookie(response, cookies.done, '', 0);
+      throw unfinished;
+    }
     this.#removeCookies(request, response, carried);
     if (unfinished) return this.#sayRemoved(unfinished, request, response);
-    if (missed) {
+    const isDone = missed === undefined || this.#isEndedWithOthers(request, carried);
+    if (!isDone) {
       missed.loginUrl = this.#waa.loginUrl(routes.logout);
       throw missed;
     }
+    if (missed && wantsPage(request)) return sendEndedTogether(this.#waa, response);
     redirect(response, origin + routes.logout);
+  }
+
+  /**
+   * Whether a logout everywhere has nothing left to revoke that began before an earlier one, as with its retry. A cookie
+   * that a sibling may have planted does not count.
+   */
+  #isEndedWithOthers(request: IncomingMessage, { sessions, foreign, doubled }: Carried): boolean {
+    const { anchor } = this.#waa.cookies;
+    const [one] = sessions;
+    if (one === undefined || foreign || doubled) return false;
+    return this.#waa.isEndedWithOthers(one, anchor && this.#cookie(request, anchor));
   }
 
   /** The user asked for it, though the session may live on. */

@@ -1,6 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { type ErrorCode, SessionError, StatusError, type WebauthError } from '../errors.js';
-import { type Html, html, sendPage, sentence } from '../html.js';
+import { type Html, html, type PageOptions, sendPage, sentence } from '../html.js';
 import { isSafe, loginChallenge, purposeOf, requestTarget, retryAfter, sendData, wantsPage } from '../http.js';
 import type { AuthResponse } from '../response.js';
 import type { WAA } from '../waa.js';
@@ -19,15 +19,46 @@ export function sendFailure(waa: WAA, error: WebauthError, request: IncomingMess
 
 /** Offers the logout, or says that it is done and what remains: the session at the login service. */
 export function sendLogout(waa: WAA, who: Who | undefined, response: ServerResponse): void {
-  const formAction = logoutOrigins(waa);
-  if (who) sendPage(response, 'Log out', logoutForm(waa, who), { formAction });
-  else sendPage(response, 'Logged out', loggedOut(waa), { formAction });
+  if (who) sendPage(response, 'Log out', logoutForm(waa, who), { formAction: logoutOrigins(waa) });
+  else sendPage(response, 'Logged out', loggedOut(waa), afterLogout(waa));
 }
+
+/** Says that a logout everywhere was done before, as for its retry. */
+export function sendEndedTogether(waa: WAA, response: ServerResponse): void {
+  sendPage(response, 'Logged out', loggedOut(waa, endedTogether), afterLogout(waa));
+}
+
+/** Answers the image of the pages after a logout, and clears the browser's cache unless another origin loads it. */
+export function sendCleared(request: IncomingMessage, response: ServerResponse): void {
+  const { 'sec-fetch-site': site = 'same-origin' } = request.headers;
+  response.writeHead(200, {
+    'Content-Type': 'image/svg+xml',
+    'Content-Length': noImage.length,
+    'Cache-Control': 'no-store',
+    'X-Content-Type-Options': 'nosniff',
+    'Cross-Origin-Resource-Policy': 'same-origin',
+    // Not cookies: browsers clear those of the whole site, cam.ac.uk.
+    ...(site === 'same-origin' && { 'Clear-Site-Data': '"cache"' }),
+  });
+  response.end(noImage);
+}
+
+const noImage = '<svg xmlns="http://www.w3.org/2000/svg"/>';
 
 /** Says that the session cookie was removed from this browser, and that its session may live on. */
 export function sendRemoved(waa: WAA, request: IncomingMessage, response: ServerResponse): void {
   if (!wantsPage(request)) sendData(response, 200, { removed: true, revoked: false });
-  else sendPage(response, 'Removed from this browser', removedHere(waa), { formAction: logoutOrigins(waa) });
+  else sendPage(response, 'Removed from this browser', removedHere(waa), afterLogout(waa));
+}
+
+/** Policy of a page after a logout. */
+function afterLogout(waa: WAA): PageOptions {
+  return { formAction: logoutOrigins(waa), images: waa.clearsCache ? ["'self'"] : [] };
+}
+
+/** An image that clears the browser's cache as it loads. On the redirect of a logout, browsers ignore such a request. */
+function cacheClearing({ clearsCache, routes }: WAA): Html | undefined {
+  return clearsCache ? html`<img src="${routes.cleared}" alt="" hidden>` : undefined;
 }
 
 /**
@@ -109,10 +140,10 @@ function sendFailurePage(waa: WAA, error: WebauthError, request: IncomingMessage
   const { path, query } = requestTarget(request);
   if (path === waa.routes.logout && request.method === 'POST' && error.status === 503) {
     const body = logoutFailure(waa, error, query);
-    return sendPage(response, 'Not logged out', body, { status: 503 });
+    return sendPage(response, 'Not logged out', body, { ...afterLogout(waa), status: 503 });
   }
   if (path === waa.routes.logout && error.status === 401) {
-    return sendPage(response, 'Not logged out elsewhere', othersGoOn(waa, error), { status: 401 });
+    return sendPage(response, 'Not logged out elsewhere', othersGoOn(waa, error), { ...afterLogout(waa), status: 401 });
   }
   if (isSafe(request) && purposeOf(request) === 'frame' && needsWindow(error)) {
     return sendPage(response, 'Please log in', windowLink(waa, error), { status: error.status, framed: true });
@@ -159,6 +190,7 @@ function logoutFailure(waa: WAA, { code, message }: WebauthError, query: string)
     expires.</p>
     <form method="post" action="${again}"><p class="row"><button class="main">Try again</button>
       <button formaction="${logout}?here=yes">Remove it from this browser only</button></p></form>
+    ${cacheClearing(waa)}
     <p class="quiet">${sentence(message)} <code>${code}</code></p>`;
 }
 
@@ -167,6 +199,7 @@ function othersGoOn(waa: WAA, { code, message, loginUrl = waa.loginUrl('') }: We
   return html`<h1>Your other sessions were not ended</h1>
     <p>You are logged out in this browser. To log out on all your devices, log in first, and then log out there.</p>
     <div class="row">${loginButton('Log in', loginUrl)}</div>
+    ${cacheClearing(waa)}
     <p class="quiet">${sentence(message)} <code>${code}</code></p>`;
 }
 
@@ -217,9 +250,15 @@ function logoutForm(waa: WAA, { principal }: Who): Html {
       <button formaction="${waa.routes.logout}?everywhere=yes">Log out on all my devices</button></form>`;
 }
 
-function loggedOut(waa: WAA): Html {
+/** Sessions that began after the revocation of the others go on. */
+const endedTogether = html`<p>Your sessions on other devices were ended together with this one. Where you have logged in
+  since then, you are still logged in.</p>`;
+
+function loggedOut(waa: WAA, more?: Html): Html {
   return html`<h1>You are logged out of this site</h1>
+    ${more}
     ${loginServiceLogout(waa)}
+    ${cacheClearing(waa)}
     <div class="row">${loginButton('Log in again', waa.loginUrl(''), { isMain: false })}</div>`;
 }
 
@@ -228,6 +267,7 @@ function removedHere(waa: WAA): Html {
     <p><strong>It could not be ended everywhere.</strong> A copy of it, if there is one, may work until it expires. If
     you fear that somebody has one, please tell whoever runs this site.</p>
     ${loginServiceLogout(waa)}
+    ${cacheClearing(waa)}
     <div class="row">${loginButton('Log in again', waa.loginUrl(''), { isMain: false })}</div>`;
 }
 

@@ -130,6 +130,11 @@ export class LiveSessions {
     return this.#ended.has(handle);
   }
 
+  /** Whether a session was revoked together with all earlier ones of its user. */
+  isCut(handle: Handle): boolean {
+    return this.#ended.isCut(handle);
+  }
+
   isTokenEnded(handle: string): boolean {
     return this.#ended.hasToken(handle);
   }

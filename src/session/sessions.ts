@@ -173,6 +173,16 @@ export class Sessions {
     return this.#live.isEnded(auth) || this.#isForgotten(auth);
   }
 
+  /** Whether a user or the application revoked a peeked session. */
+  isEnded(auth: Auth): boolean {
+    return this.#live.isEnded(auth);
+  }
+
+  /** Whether a peeked session with that binding cookie was revoked together with all earlier ones of its user. */
+  isEndedWithOthers(auth: Auth, anchor: string | undefined): boolean {
+    return auth.wls === this.#options.wls && this.isBound(auth, anchor) && this.#live.isCut(auth);
+  }
+
   /** As `isRevoked`, once the store has been told of every revocation that this process made. */
   async isRevokedEverywhere(auth: Auth): Promise<boolean> {
     return this.isRevoked(auth) && !(await this.#live.hasUntold());
