@@ -21,6 +21,7 @@ import { type AuthResponse, parseResponse } from './response.js';
 import type { ListedSession } from './session/list.js';
 import { MemoryStore } from './session/memory.js';
 import { checkOwnAuth } from './session/own-auth.js';
+import { Pace } from './session/pace.js';
 import { Sealer } from './session/seal.js';
 import type { Auth } from './session/session.js';
 import { Sessions, type SocketCookies } from './session/sessions.js';
@@ -79,6 +80,8 @@ const MAX_RETURN = 2048;
 /** Seconds: longer than a clock is put back by, so that a response that is fresh again is not one to be used again. */
 const REPLAY_MEMORY = 3600 + 10 * 60;
 const DONE_TIME = 10;
+/** Longest part of a path that an error shows: characters. */
+const MAX_SHOWN = 100;
 /** Browsers drop cookies of over 4096 characters; this leaves room for name and attributes. */
 const MAX_COOKIE = 3800;
 
@@ -103,6 +106,8 @@ export class WAA {
   readonly #store: Store;
   readonly #sessions: Sessions;
   readonly #attempts: Attempts;
+  /** Throttles the log: every login of a misconfigured application fails alike. */
+  readonly #misdirections = new Pace(60_000);
   readonly #requirements: { readonly principals: readonly string[] | undefined; readonly ptags: readonly string[] };
   /**
    * Resolves once the store has been heard, or not for some seconds; until it is, nobody has a session. Rejects with a
@@ -217,6 +222,25 @@ export class WAA {
       if (error instanceof WebauthError) error.loginUrl = this.loginUrl(returnTo, again);
       throw error;
     }
+  }
+
+  /**
+   * Judges a login response that arrived at another path than the callback. To ignore it would send the browser to log in
+   * again, without end.
+   *
+   * @returns the error, logged once a minute at most; `undefined` for the response to a login of another application, or
+   * of over half an hour ago: an address in the history of a browser.
+   */
+  rejectMisdirected(encoded: string, path: string): VerificationError | undefined {
+    const attempt = this.#attempts.find(paramsOf(encoded));
+    if (attempt === undefined) return undefined;
+    const error = new VerificationError(
+      'ERR_CALLBACK_PATH',
+      `a login response arrived at the path ${JSON.stringify(path.slice(0, MAX_SHOWN))} instead of the callback path ${JSON.stringify(this.routes.callback)}. Let every proxy pass paths on unchanged, with the path of baseUrl in front, and give all processes the same callbackPath`,
+    );
+    error.loginUrl = this.loginUrl(attempt.returnTo, attempt.demands);
+    if (this.#misdirections.isDue(this.#now().getTime())) this.refused(error, undefined, 'error');
+    return error;
   }
 
   /**
@@ -607,6 +631,15 @@ const unchanged = { cookie: undefined, anchor: undefined } as const;
 
 // One slash and no second one (nor a backslash, which browsers read as one), then visible ASCII.
 const returnShape = /^\/(?![/\\])[\x21-\x7e]*$/;
+
+/** `params` of a response; empty if it is malformed, which no login of ours has. */
+function paramsOf(encoded: string): string {
+  try {
+    return parseResponse(encoded).params;
+  } catch {
+    return '';
+  }
+}
 
 /** Who authenticates again has to be who is logged in. */
 function checkStepUp(response: VerifiedResponse, { principal }: Attempt): void {

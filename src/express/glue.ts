@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { type Demands, formatDemands, parseDemands } from '../demands.js';
 import { digest } from '../digest.js';
-import { AuthorisationError, SessionError, VerificationError, WebauthError } from '../errors.js';
+import { AuthorisationError, ResponseError, SessionError, VerificationError, WebauthError } from '../errors.js';
 import {
   checkFormOrigin,
   formatCookie,
@@ -72,8 +72,11 @@ export class Glue {
   }
 
   handle(request: IncomingMessage, response: ServerResponse, next: Next): void {
-    const methods = this.#routes.get(requestTarget(request).path);
+    const { path, query } = requestTarget(request);
+    const methods = this.#routes.get(path);
     this.#setAuth(request, methods ? this.#visitor(request) : this.#receive(request, response));
+    const misdirected = query.includes('WLS-Response') && this.#findMisdirected(request);
+    if (misdirected) return this.#answer(misdirected, response, next);
     if (methods === undefined) return next();
     const route = Object.hasOwn(methods, request.method ?? '') ? methods[request.method as string] : undefined;
     if (route === undefined) return refuseMethod(response, Object.keys(methods));
@@ -123,6 +126,18 @@ export class Glue {
     request.auth = auth;
     keepPrivate(response);
     next();
+  }
+
+  /** Returns the error of a login response at another path than the callback, where the login began here. */
+  #findMisdirected(request: IncomingMessage): WebauthError | undefined {
+    const { path, query } = requestTarget(request);
+    if (path === this.#waa.routes.callback || !isSafe(request)) return undefined;
+    try {
+      return this.#waa.rejectMisdirected(responseFromQuery(query), path);
+    } catch (error) {
+      if (error instanceof ResponseError) return undefined;
+      throw error;
+    }
   }
 
   /** Of several copies, for several login services, one that knows nobody leaves what another one found. */
