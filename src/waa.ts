@@ -106,8 +106,8 @@ export class WAA {
   readonly #store: Store;
   readonly #sessions: Sessions;
   readonly #attempts: Attempts;
-  /** Throttles the log: every login of a misconfigured application fails alike. */
-  readonly #misdirections = new Pace(60_000);
+  /** Throttles the log to once a minute: every login behind a proxy that rewrites paths fails alike. */
+  readonly #pathMismatches = new Pace(60_000);
   readonly #requirements: { readonly principals: readonly string[] | undefined; readonly ptags: readonly string[] };
   /**
    * Resolves once the store has been heard, or not for some seconds; until it is, nobody has a session. Rejects with a
@@ -228,18 +228,14 @@ export class WAA {
    * Judges a login response that arrived at another path than the callback. To ignore it would send the browser to log in
    * again, without end.
    *
-   * @returns the error, logged once a minute at most; `undefined` for the response to a login of another application, or
+   * @returns the error; `undefined` for the response to a login of another application, or
    * of over half an hour ago: an address in the history of a browser.
    */
   rejectMisdirected(encoded: string, path: string): VerificationError | undefined {
     const attempt = this.#attempts.find(paramsOf(encoded));
     if (attempt === undefined) return undefined;
-    const error = new VerificationError(
-      'ERR_CALLBACK_PATH',
-      `a login response arrived at the path ${JSON.stringify(path.slice(0, MAX_SHOWN))} instead of the callback path ${JSON.stringify(this.routes.callback)}. Let every proxy pass paths on unchanged, with the path of baseUrl in front, and give all processes the same callbackPath`,
-    );
+    const error = pathMismatch('a login response', path, this.routes.callback);
     error.loginUrl = this.loginUrl(attempt.returnTo, attempt.demands);
-    if (this.#misdirections.isDue(this.#now().getTime())) this.refused(error, undefined, 'error');
     return error;
   }
 
@@ -438,8 +434,13 @@ export class WAA {
 
   /** Reports a refusal: loudly where something is wrong, quietly where somebody is merely not logged in. */
   refused(error: WebauthError, auth?: Auth, level?: LogEvent['level']): void {
+    const isPath = error.code === 'ERR_PATH_MISMATCH';
+    if (isPath && !this.#pathMismatches.isDue(this.#now().getTime())) return;
     const quiet = error instanceof SessionError && error.status === 401 && error.code !== 'ERR_SESSION_INVALID';
-    this.log(level ?? (quiet ? 'debug' : 'warn'), 'refused', error.message, { ...auth, code: error.code });
+    this.log(level ?? (quiet ? 'debug' : isPath ? 'error' : 'warn'), 'refused', error.message, {
+      ...auth,
+      code: error.code,
+    });
   }
 
   /** Reports to `config.log`. */
@@ -631,6 +632,15 @@ const unchanged = { cookie: undefined, anchor: undefined } as const;
 
 // One slash and no second one (nor a backslash, which browsers read as one), then visible ASCII.
 const returnShape = /^\/(?![/\\])[\x21-\x7e]*$/;
+
+/** Error of a request that a proxy has rewritten on its way. @param what what arrived. */
+export function pathMismatch(what: string, path: string, expected: string): VerificationError {
+  const [found, own] = [path.slice(0, MAX_SHOWN), expected].map((one) => JSON.stringify(one));
+  return new VerificationError(
+    'ERR_PATH_MISMATCH',
+    `${what} arrived at the path ${found} instead of ${own}. Let every proxy pass paths on unchanged, with the path of baseUrl in front, and give all processes the same baseUrl and callbackPath`,
+  );
+}
 
 /** `params` of a response; empty if it is malformed, which no login of ours has. */
 function paramsOf(encoded: string): string {

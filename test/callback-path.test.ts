@@ -12,14 +12,14 @@ const routes: Routes = (app, auth) => void app.use(auth.require(), (_request, re
 
 /** The events of logins that came back to another path. */
 function misdirections({ events }: Site) {
-  return events.filter(({ code }) => code === 'ERR_CALLBACK_PATH').map(({ level, message }) => ({ level, message }));
+  return events.filter(({ code }) => code === 'ERR_PATH_MISMATCH').map(({ level, message }) => ({ level, message }));
 }
 
 function expectMisdirected(answer: Answer, arrived: string, callback: string): void {
   expect(answer.status).toBe(500);
-  expect(answer.text).toContain('ERR_CALLBACK_PATH');
+  expect(answer.text).toContain('ERR_PATH_MISMATCH');
   const text = answer.text.replaceAll('&#34;', '"');
-  expect(text).toContain(`arrived at the path "${arrived}" instead of the callback path "${callback}"`);
+  expect(text).toContain(`arrived at the path "${arrived}" instead of "${callback}"`);
   expect([answer.headers.get('cache-control'), answer.set]).toEqual(['no-store', []]);
 }
 
@@ -64,7 +64,7 @@ describe.each(frameworks)('%s: webauth()', (_, framework) => {
     const browser = new Browser(site.address);
     const query = await begin(browser);
     const { status, text } = await browser.fetch(`/callback${query}`);
-    expect([status, JSON.parse(text).error.code]).toEqual([500, 'ERR_CALLBACK_PATH']);
+    expect([status, JSON.parse(text).error.code]).toEqual([500, 'ERR_PATH_MISMATCH']);
     expect((await browser.send('HEAD', `/callback${query}`, { accept: 'text/html' })).status).toBe(500);
   });
 
@@ -229,6 +229,27 @@ describe.skipIf(!findPrograms(['nginx']))('webauth() behind nginx', () => {
     const browser = await start(path, server);
     const { answer } = await browser.arrive(`${path}/private/`);
     expect([answer.status, answer.text, misdirections(site)]).toEqual([200, 'in', []]);
+  });
+
+  it.each([
+    [
+      'strips the path and names itself as the Host',
+      '/app',
+      'location /app/ { proxy_pass UPSTREAM/; }',
+      '/webauth/login',
+    ],
+    [
+      'adds a slash to paths and names another Host',
+      '',
+      'location / { rewrite ^(.+[^/])$ $1/ break; proxy_pass UPSTREAM; }',
+      '/webauth/login/',
+    ],
+  ])('ends the way to the login with an error where nginx %s', async (_, path, server, arrived) => {
+    const browser = await start(path, `proxy_set_header Host application; ${server}`);
+    const { answer, trail } = await browser.arrive(`${path}/private/`);
+    expectMisdirected(answer, arrived, `${path}/webauth/login`);
+    expect(trail).toHaveLength(1);
+    expect(answer.text).toContain(`href="${path}/webauth/login?return=`);
   });
 
   it('ends the login with an error where nginx strips the path of a callbackPath of its own', async () => {

@@ -22,7 +22,7 @@ import {
 } from '../http.js';
 import { responseFromQuery } from '../response.js';
 import type { Auth } from '../session/session.js';
-import type { Requirements, WAA } from '../waa.js';
+import { pathMismatch, type Requirements, type WAA } from '../waa.js';
 import { appendEarly, keepPrivate, setCookie, setEarly, setLate } from './late.js';
 import { sendLogout, sendRemoved } from './pages.js';
 
@@ -76,7 +76,7 @@ export class Glue {
     const methods = this.#routes.get(path);
     this.#setAuth(request, methods ? this.#visitor(request) : this.#receive(request, response));
     const misdirected = query.includes('WLS-Response') && this.#findMisdirected(request);
-    if (misdirected) return this.#answer(misdirected, response, next);
+    if (misdirected) return this.#fail(misdirected, response, next);
     if (methods === undefined) return next();
     const route = Object.hasOwn(methods, request.method ?? '') ? methods[request.method as string] : undefined;
     if (route === undefined) return refuseMethod(response, Object.keys(methods));
@@ -244,6 +244,8 @@ export class Glue {
     // The cookie of this login has to be set where the login service sends people back to. `moved` ends it there: a
     // proxy may rewrite Host on the way to us.
     if (hostOf(request) !== this.#host && !moved) {
+      // This redirect has come back: at another path it would be sent again, without end.
+      if (hasPair(query, MOVED)) throw this.#detourMismatch(path, returnTo, demands);
       this.#waa.log('info', 'login started', `asked for under another name than that of baseUrl, ${this.#host}`);
       return redirect(response, `${origin}${this.#waa.loginUrl(returnTo, demands)}&${MOVED}`);
     }
@@ -253,6 +255,13 @@ export class Glue {
     const login = this.#waa.startLogin(returnTo, nonce, demands, stepUp ? this.#visitor(request).auth : undefined);
     this.#setCookie(response, cookies.login, login.nonce, this.#waa.loginTime);
     redirect(response, login.location);
+  }
+
+  /** Error of a redirect to the login route of our own host, where a proxy rewrote its path. */
+  #detourMismatch(path: string, returnTo: string, demands: Demands | undefined): WebauthError {
+    const error = pathMismatch('a redirect to the login route', path, this.#waa.routes.login);
+    error.loginUrl = this.#waa.loginUrl(returnTo, demands);
+    return error;
   }
 
   /** A login has just succeeded, and another one is needed all the same: it would be in vain too. */

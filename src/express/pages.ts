@@ -77,7 +77,7 @@ const advice: { readonly [code in ErrorCode]?: readonly [heading: string, advice
     'Your login could not be matched to your browser',
     'Allow cookies for this site. If you have logged in from another tab meanwhile, or took over half an hour, just try again. If nothing helps, please tell whoever runs this site.',
   ],
-  ERR_CALLBACK_PATH: ['This site is not set up correctly', `You could not be logged in. ${tellThem}`],
+  ERR_PATH_MISMATCH: ['This site is not set up correctly', `You could not be logged in. ${tellThem}`],
   ERR_RESPONSE_REPLAYED: ['This login was used already', 'That happens after going back or reloading. Try again.'],
   ERR_ISSUE_FUTURE: ['The clocks of this site and of the login service disagree', tryAgain],
   ERR_ISSUE_STALE: ['This login took too long to arrive', tryAgain],
