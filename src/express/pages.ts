@@ -1,7 +1,16 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { type ErrorCode, SessionError, StatusError, type WebauthError } from '../errors.js';
 import { type Html, html, sendPage, sentence } from '../html.js';
-import { isSafe, loginChallenge, purposeOf, requestTarget, retryAfter, sendData, wantsPage } from '../http.js';
+import {
+  addHeader,
+  isSafe,
+  loginChallenge,
+  purposeOf,
+  requestTarget,
+  retryAfter,
+  sendData,
+  wantsPage,
+} from '../http.js';
 import type { AuthResponse } from '../response.js';
 import type { WAA } from '../waa.js';
 
@@ -10,7 +19,7 @@ export function sendFailure(waa: WAA, error: WebauthError, request: IncomingMess
   const { code, message, loginUrl } = error;
   const bearer = bearerErrors[error.code];
   if (bearer !== undefined) response.setHeader('WWW-Authenticate', `Bearer error="${bearer}"`);
-  else if (error.status === 401) response.appendHeader('WWW-Authenticate', loginChallenge(waa.origin));
+  else if (error.status === 401) addHeader(response, 'WWW-Authenticate', loginChallenge(waa.origin));
   const wait = retryAfter(error.status);
   if (wait !== undefined) response.setHeader('Retry-After', wait);
   if (wantsPage(request)) sendFailurePage(waa, error, request, response);
