@@ -64,6 +64,13 @@ export interface SessionDesk {
   revoke(principal: string, handle: string): Promise<boolean>;
 }
 
+declare module 'node:http2' {
+  interface Http2ServerRequest {
+    /** Session or token of the user; set by `webauth`. */
+    auth?: Auth | undefined;
+  }
+}
+
 /** Checks the configuration once and throws TypeError, with what to do, where it cannot be used safely. */
 export function createWAA(config: Config): WAA {
   return new WAA(config);
