@@ -243,6 +243,15 @@ export function isHttp2(response: ServerResponse): boolean {
   return 'stream' in response;
 }
 
+/**
+ * Adds a header to those of its name. Node's `appendHeader` changes the list that a handler gave to `setHeader`: one that
+ * answers share would collect the cookies of all users.
+ */
+export function addHeader(response: ServerResponse, name: string, value: string): void {
+  const set = response.getHeader(name);
+  response.setHeader(name, set === undefined ? value : [set, value].flat().map(String));
+}
+
 /** What was not read yet of the request is not waited for. */
 export function closeUnread(response: ServerResponse): void {
   // HTTP/2 ends streams, not connections, and forbids the header (RFC 9113, 8.2.2).

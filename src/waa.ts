@@ -21,6 +21,7 @@ import { type AuthResponse, parseResponse } from './response.js';
 import type { ListedSession } from './session/list.js';
 import { MemoryStore } from './session/memory.js';
 import { checkOwnAuth } from './session/own-auth.js';
+import { Pace } from './session/pace.js';
 import { Sealer } from './session/seal.js';
 import type { Auth } from './session/session.js';
 import { Sessions, type SocketCookies } from './session/sessions.js';
@@ -63,6 +64,13 @@ export interface SessionDesk {
   revoke(principal: string, handle: string): Promise<boolean>;
 }
 
+declare module 'node:http2' {
+  interface Http2ServerRequest {
+    /** Session or token of the user; set by `webauth`. */
+    auth?: Auth | undefined;
+  }
+}
+
 /** Checks the configuration once and throws TypeError, with what to do, where it cannot be used safely. */
 export function createWAA(config: Config): WAA {
   return new WAA(config);
@@ -79,6 +87,8 @@ const MAX_RETURN = 2048;
 /** Seconds: longer than a clock is put back by, so that a response that is fresh again is not one to be used again. */
 const REPLAY_MEMORY = 3600 + 10 * 60;
 const DONE_TIME = 10;
+/** Longest part of a path that an error shows: characters. */
+const MAX_SHOWN = 100;
 /** Browsers drop cookies of over 4096 characters; this leaves room for name and attributes. */
 const MAX_COOKIE = 3800;
 
@@ -105,6 +115,8 @@ export class WAA {
   readonly #store: Store;
   readonly #sessions: Sessions;
   readonly #attempts: Attempts;
+  /** Throttles the log to once a minute: every login behind a proxy that rewrites paths fails alike. */
+  readonly #pathMismatches = new Pace(60_000);
   readonly #requirements: { readonly principals: readonly string[] | undefined; readonly ptags: readonly string[] };
   /**
    * Resolves once the store has been heard, or not for some seconds; until it is, nobody has a session. Rejects with a
@@ -220,6 +232,21 @@ export class WAA {
       if (error instanceof WebauthError) error.loginUrl = this.loginUrl(returnTo, again);
       throw error;
     }
+  }
+
+  /**
+   * Judges a login response that arrived at another path than the callback. To ignore it would send the browser to log in
+   * again, without end.
+   *
+   * @returns the error; `undefined` for the response to a login of another application, or
+   * of over half an hour ago: an address in the history of a browser.
+   */
+  rejectMisdirected(encoded: string, path: string): VerificationError | undefined {
+    const attempt = this.#attempts.find(paramsOf(encoded));
+    if (attempt === undefined) return undefined;
+    const error = pathMismatch('a login response', path, this.routes.callback);
+    error.loginUrl = this.loginUrl(attempt.returnTo, attempt.demands);
+    return error;
   }
 
   /**
@@ -427,8 +454,13 @@ export class WAA {
 
   /** Reports a refusal: loudly where something is wrong, quietly where somebody is merely not logged in. */
   refused(error: WebauthError, auth?: Auth, level?: LogEvent['level']): void {
+    const isPath = error.code === 'ERR_PATH_MISMATCH';
+    if (isPath && !this.#pathMismatches.isDue(this.#now().getTime())) return;
     const quiet = error instanceof SessionError && error.status === 401 && error.code !== 'ERR_SESSION_INVALID';
-    this.log(level ?? (quiet ? 'debug' : 'warn'), 'refused', error.message, { ...auth, code: error.code });
+    this.log(level ?? (quiet ? 'debug' : isPath ? 'error' : 'warn'), 'refused', error.message, {
+      ...auth,
+      code: error.code,
+    });
   }
 
   /** Reports to `config.log`. */
@@ -620,6 +652,24 @@ const unchanged = { cookie: undefined, anchor: undefined } as const;
 
 // One slash and no second one (nor a backslash, which browsers read as one), then visible ASCII.
 const returnShape = /^\/(?![/\\])[\x21-\x7e]*$/;
+
+/** Error of a request that a proxy has rewritten on its way. @param what what arrived. */
+export function pathMismatch(what: string, path: string, expected: string): VerificationError {
+  const [found, own] = [path.slice(0, MAX_SHOWN), expected].map((one) => JSON.stringify(one));
+  return new VerificationError(
+    'ERR_PATH_MISMATCH',
+    `${what} arrived at the path ${found} instead of ${own}. Let every proxy pass paths on unchanged, with the path of baseUrl in front, and give all processes the same baseUrl and callbackPath`,
+  );
+}
+
+/** `params` of a response; empty if it is malformed, which no login of ours has. */
+function paramsOf(encoded: string): string {
+  try {
+    return parseResponse(encoded).params;
+  } catch {
+    return '';
+  }
+}
 
 /** Who authenticates again has to be who is logged in. */
 function checkStepUp(response: VerifiedResponse, { principal }: Attempt): void {

@@ -358,6 +358,43 @@ describe('webauth() before an error handler that gives Set-Cookie to writeHead()
   });
 });
 
+describe('webauth() before a handler with lists that all its answers share', () => {
+  const cookies = ['a=1', 'b=2'];
+  const accept = ['Accept'];
+  const challenges = ['Basic'];
+
+  it.each<[string, Handler]>([
+    [
+      'setHeader',
+      (response) => void response.setHeader('Set-Cookie', cookies).setHeader('Vary', accept).writeHead(200).end('in'),
+    ],
+    ['an object', (response) => void response.writeHead(200, { 'Set-Cookie': cookies, Vary: accept }).end('in')],
+    ['a flat list', (response) => void response.writeHead(200, ['Set-Cookie', cookies, 'Vary', accept]).end('in')],
+  ])('sends the cookie of a user to no other user: %s', async (_, handler) => {
+    serve(handler);
+    expect(names(await (await dueBrowser()).get('/private'))).toEqual(everything);
+    const other = new Browser(address);
+    await other.logIn();
+    expect(names(await other.get('/private'))).toEqual(['a', 'b']);
+    expect([cookies, accept]).toEqual([['a=1', 'b=2'], ['Accept']]);
+  });
+
+  it('leaves lists alone that were set before it', async () => {
+    start();
+    const guard = auth.require();
+    server.on('request', (request, response) => {
+      response.setHeader('Set-Cookie', cookies).setHeader('Vary', accept).setHeader('WWW-Authenticate', challenges);
+      const fail = (error: unknown) => auth.failurePage(error, request, response, () => response.destroy());
+      auth(request, response, (error) => (error ? fail(error) : guard(request, response, fail)));
+    });
+    const browser = new Browser(address);
+    expect(names(await browser.get('/private'))).toEqual(['a', 'b', 'webauth-login']);
+    const { headers } = await browser.fetch('/private');
+    expect(headers.get('www-authenticate')).toBe(`Basic, Ucam-WebAuth realm="${address}"`);
+    expect([cookies, accept, challenges]).toEqual([['a=1', 'b=2'], ['Accept'], ['Basic']]);
+  });
+});
+
 describe('webauth() before the Node server of Hono', () => {
   /** As `@hono/node-server` writes the head of a streamed answer: an object of its headers, flushed at once. */
   it('sets the renewed cookie beside those of a streamed answer', async () => {

@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { type Demands, formatDemands, parseDemands } from '../demands.js';
 import { digest } from '../digest.js';
-import { AuthorisationError, SessionError, VerificationError, WebauthError } from '../errors.js';
+import { AuthorisationError, ResponseError, SessionError, VerificationError, WebauthError } from '../errors.js';
 import {
   checkFormOrigin,
   formatCookie,
@@ -23,7 +23,7 @@ import {
 } from '../http.js';
 import { responseFromQuery } from '../response.js';
 import type { Auth } from '../session/session.js';
-import type { Requirements, WAA } from '../waa.js';
+import { pathMismatch, type Requirements, type WAA } from '../waa.js';
 import { appendEarly, keepPrivate, setCookie, setEarly, setLate } from './late.js';
 import { sendCleared, sendDeparture, sendEndedTogether, sendLogout, sendRemoved } from './pages.js';
 
@@ -74,8 +74,11 @@ export class Glue {
   }
 
   handle(request: IncomingMessage, response: ServerResponse, next: Next): void {
-    const methods = this.#routes.get(requestTarget(request).path);
+    const { path, query } = requestTarget(request);
+    const methods = this.#routes.get(path);
     this.#setAuth(request, methods ? this.#visitor(request) : this.#receive(request, response));
+    const misdirected = query.includes('WLS-Response') && this.#findMisdirected(request);
+    if (misdirected) return this.#fail(misdirected, response, next);
     if (methods === undefined) return next();
     const route = Object.hasOwn(methods, request.method ?? '') ? methods[request.method as string] : undefined;
     if (route === undefined) return refuseMethod(response, Object.keys(methods));
@@ -125,6 +128,18 @@ export class Glue {
     request.auth = auth;
     keepPrivate(response);
     next();
+  }
+
+  /** Returns the error of a login response at another path than the callback, where the login began here. */
+  #findMisdirected(request: IncomingMessage): WebauthError | undefined {
+    const { path, query } = requestTarget(request);
+    if (path === this.#waa.routes.callback || !isSafe(request)) return undefined;
+    try {
+      return this.#waa.rejectMisdirected(responseFromQuery(query), path);
+    } catch (error) {
+      if (error instanceof ResponseError) return undefined;
+      throw error;
+    }
   }
 
   /** Of several copies, for several login services, one that knows nobody leaves what another one found. */
@@ -228,6 +243,8 @@ export class Glue {
     // proxy may rewrite Host on the way to us. A form's Origin is not rewritten.
     const isHere = hostOf(request) === this.#host || (isPressed && request.headers.origin === origin);
     if (!isHere && !moved) {
+      // This redirect has come back: at another path it would be sent again, without end.
+      if (hasPair(query, MOVED)) throw this.#detourMismatch(path, returnTo, demands);
       this.#waa.log('info', 'login started', `asked for under another name than that of baseUrl, ${this.#host}`);
       return redirect(response, `${origin}${this.#waa.loginUrl(returnTo, demands)}&${MOVED}`);
     }
@@ -238,6 +255,13 @@ export class Glue {
     this.#setCookie(response, cookies.login, login.nonce, this.#waa.loginTime);
     if (isPressed && wantsPage(request)) sendDeparture(this.#waa, login.location, response);
     else redirect(response, login.location);
+  }
+
+  /** Error of a redirect to the login route of our own host, where a proxy rewrote its path. */
+  #detourMismatch(path: string, returnTo: string, demands: Demands | undefined): WebauthError {
+    const error = pathMismatch('a redirect to the login route', path, this.#waa.routes.login);
+    error.loginUrl = this.#waa.loginUrl(returnTo, demands);
+    return error;
   }
 
   /** A login has just succeeded, and another one is needed all the same: it would be in vain too. */

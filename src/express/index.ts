@@ -1,4 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Http2ServerRequest, Http2ServerResponse } from 'node:http2';
 import { type Demands, demandRules, readDemands } from '../demands.js';
 import { WebauthError } from '../errors.js';
 import { withOwn } from '../http.js';
@@ -7,8 +8,16 @@ import type { Requirements, WAA } from '../waa.js';
 import { Glue, type Next } from './glue.js';
 import { sendFailure } from './pages.js';
 
-/** Middleware for Express 4 and 5, or anything else that calls `(request, response, next)`. */
-export type Middleware = (request: IncomingMessage, response: ServerResponse, next: Next) => void;
+/** Request of an HTTP/1.1 server, or of the compatibility API of an HTTP/2 server. */
+type Request = IncomingMessage | Http2ServerRequest;
+/** Response of an HTTP/1.1 server, or of the compatibility API of an HTTP/2 server. */
+type Response = ServerResponse | Http2ServerResponse;
+
+/**
+ * Middleware for Express 4 and 5, or anything else that calls `(request, response, next)`. The servers of `node:http2`
+ * may, too; Express itself does not run on these.
+ */
+export type Middleware = (request: Request, response: Response, next: Next) => void;
 
 /** Whom a route lets through: people who may enter, and have authenticated as it demands. */
 export interface RouteRequirements extends Requirements, Demands {
@@ -28,7 +37,7 @@ export interface Webauth extends Middleware {
    */
   require(requirements?: RouteRequirements): Middleware;
   /** Error handler: a page for people, JSON for programs. Install it last. Other errors than ours are passed on. */
-  readonly failurePage: (error: unknown, request: IncomingMessage, response: ServerResponse, next: Next) => void;
+  readonly failurePage: (error: unknown, request: Request, response: Response, next: Next) => void;
 }
 
 /**
@@ -38,20 +47,25 @@ export interface Webauth extends Middleware {
 export function webauth(waa: WAA): Webauth {
   const glue = glues.get(waa) ?? new Glue(waa);
   glues.set(waa, glue);
-  const middleware: Middleware = (request, response, next) => glue.handle(request, response, next);
+  const middleware = byHttp1((request, response, next) => glue.handle(request, response, next));
   return Object.assign(middleware, {
     require: (requirements: RouteRequirements = {}): Middleware => {
       checkOptions('require()', requirements, rules);
       const origins = withOwn(waa.origins, requirements.origins);
       const { bearer = false } = requirements;
       const guard = { who: requirements, demands: readDemands(requirements), origins, bearer };
-      return (request, response, next) => glue.require(guard, request, response, next);
+      return byHttp1((request, response, next) => glue.require(guard, request, response, next));
     },
-    failurePage: (error: unknown, request: IncomingMessage, response: ServerResponse, next: Next): void => {
-      if (!(error instanceof WebauthError) || response.headersSent) next(error);
-      else sendFailure(waa, error, request, response);
+    failurePage: (error: unknown, request: Request, response: Response, next: Next): void => {
+      if (!(error instanceof WebauthError) || response.headersSent) return next(error);
+      byHttp1((...[asked, answer]) => sendFailure(waa, error, asked, answer))(request, response, next);
     },
   });
+}
+
+/** The compatibility API of HTTP/2 has all that is used here of HTTP/1.1. */
+function byHttp1(serve: (request: IncomingMessage, response: ServerResponse, next: Next) => void): Middleware {
+  return serve as Middleware;
 }
 
 const rules: Rules<RouteRequirements> = {

@@ -1,5 +1,5 @@
 import type { ServerResponse } from 'node:http';
-import { isHttp2 } from '../http.js';
+import { addHeader, isHttp2 } from '../http.js';
 
 /** A cookie that is set when the head of a response is written. */
 interface LateCookie {
@@ -40,7 +40,7 @@ export function setEarly(response: ServerResponse, name: string, value: string):
 export function appendEarly(response: ServerResponse, name: string, value: string): void {
   if (!response.hasHeader(name)) return setEarly(response, name, value);
   headOf(response);
-  response.appendHeader(name, value);
+  addHeader(response, name, value);
 }
 
 /** What is behind a guard is for this person only, unless the handler says otherwise. */
@@ -76,7 +76,7 @@ function setLateCookies(response: ServerResponse, { late }: Head): void {
   for (const { line, isDue } of late) {
     if (!isDue()) continue;
     const set = [response.getHeader('Set-Cookie')].flat();
-    if (!set.includes(line)) response.appendHeader('Set-Cookie', line);
+    if (!set.includes(line)) addHeader(response, 'Set-Cookie', line);
   }
 }
 

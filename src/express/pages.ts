@@ -1,7 +1,16 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { type ErrorCode, SessionError, StatusError, type WebauthError } from '../errors.js';
 import { type Html, html, type PageOptions, sendPage, sentence } from '../html.js';
-import { isSafe, loginChallenge, purposeOf, requestTarget, retryAfter, sendData, wantsPage } from '../http.js';
+import {
+  addHeader,
+  isSafe,
+  loginChallenge,
+  purposeOf,
+  requestTarget,
+  retryAfter,
+  sendData,
+  wantsPage,
+} from '../http.js';
 import type { AuthResponse } from '../response.js';
 import type { WAA } from '../waa.js';
 
@@ -10,7 +19,7 @@ export function sendFailure(waa: WAA, error: WebauthError, request: IncomingMess
   const { code, message, loginUrl } = error;
   const bearer = bearerErrors[error.code];
   if (bearer !== undefined) response.setHeader('WWW-Authenticate', `Bearer error="${bearer}"`);
-  else if (error.status === 401) response.appendHeader('WWW-Authenticate', loginChallenge(waa.origin));
+  else if (error.status === 401) addHeader(response, 'WWW-Authenticate', loginChallenge(waa.origin));
   const wait = retryAfter(error.status);
   if (wait !== undefined) response.setHeader('Retry-After', wait);
   if (wantsPage(request)) sendFailurePage(waa, error, request, response);
@@ -118,6 +127,7 @@ const advice: { readonly [code in ErrorCode]?: readonly [heading: string, advice
     'Your login could not be matched to your browser',
     'Allow cookies for this site. If you have logged in from another tab meanwhile, or took over half an hour, just try again. If nothing helps, please tell whoever runs this site.',
   ],
+  ERR_PATH_MISMATCH: ['This site is not set up correctly', `You could not be logged in. ${tellThem}`],
   ERR_RESPONSE_REPLAYED: ['This login was used already', 'That happens after going back or reloading. Try again.'],
   ERR_ISSUE_FUTURE: ['The clocks of this site and of the login service disagree', tryAgain],
   ERR_ISSUE_STALE: ['This login took too long to arrive', tryAgain],
