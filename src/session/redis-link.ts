@@ -30,6 +30,8 @@ export class Link {
   /** When the beacons were sent that were not heard yet, by what they say. */
   readonly #unheard = new Map<string, number>();
   readonly #waiting = new Set<(why: Error) => void>();
+  /** Clients that have a connection. */
+  readonly #made = new Set<Client>();
   #timer: NodeJS.Timeout | undefined;
   #count = 0;
   #ended = (_: Error): void => {};
@@ -47,8 +49,8 @@ export class Link {
     });
     [this.#commands, this.#listening] = [connectable(options), connectable(options)];
     for (const client of [this.#commands, this.#listening]) {
-      // A connection that is being made can neither be ended nor should it keep the process alive.
-      client.on('connect', () => (this.over ? client.destroy() : client.ref())).unref();
+      // A connection that is being made cannot be ended, and should not keep the process alive.
+      client.on('connect', () => this.#connected(client)).unref();
       client.on('error', this.end).on('end', () => this.end(new Error('the connection has ended')));
     }
   }
@@ -121,9 +123,15 @@ export class Link {
     this.over = why;
     clearInterval(this.#timer);
     for (const fail of this.#waiting) fail(away(why));
-    for (const client of [this.#commands, this.#listening]) client.destroy();
+    for (const client of this.#made) destroy(client);
     this.#ended(why);
   };
+
+  #connected(client: Client): void {
+    if (this.over) return destroy(client);
+    this.#made.add(client);
+    client.ref();
+  }
 
   #sendBeacon(): void {
     // Counted, not timed: a process that stood still has not listened either.
@@ -192,6 +200,11 @@ function connectable({ url, username, password }: LinkOptions) {
     maintNotifications: 'disabled',
     disableClientInfo: true,
   });
+}
+
+/** Ends a client. Version 5 throws where the connection is closed already. */
+function destroy(client: Client): void {
+  if (client.isOpen) client.destroy();
 }
 
 export function away(why: Error): Error {
