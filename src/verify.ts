@@ -78,21 +78,37 @@ interface Facts {
 /** One thing that has to hold of a response whose form is right. */
 export interface Check {
   readonly name: string;
-  /** What holds where `run` finds no error. */
-  readonly holds: string;
+  /** Condition that the response has to meet. */
+  readonly requirement: string;
   run(facts: Facts): WebauthError | undefined;
 }
 
+/** Defaults of the expectations, in seconds. */
+const RESPONSE_TIMEOUT = 30;
+const CLOCK_SKEW = 5;
+
 /** In the order in which they are made: cheap ones first. */
 export const checks: readonly Check[] = [
-  { name: 'version', holds: 'it is in the version that was asked for', run: checkVersion },
-  { name: 'kid', holds: 'its key belongs to the login service that was asked', run: checkKid },
-  { name: 'url', holds: 'it was made for this application', run: checkUrl },
-  { name: 'params', holds: 'it answers this login attempt', run: checkParams },
-  { name: 'issue', holds: 'it is fresh', run: checkIssue },
-  { name: 'sig', holds: 'the login service signed it', run: checkSignature },
-  { name: 'status', holds: 'somebody logged in', run: checkStatus },
-  { name: 'iact, aauth', holds: 'they authenticated in the way that was asked for', run: checkAuthentication },
+  {
+    name: 'version',
+    requirement: 'the response must be in the version that was requested',
+    run: checkVersion,
+  },
+  { name: 'kid', requirement: 'the key must belong to the login service', run: checkKid },
+  { name: 'url', requirement: 'the response must be for the URL that was requested', run: checkUrl },
+  { name: 'params', requirement: 'the response must carry the params of the request', run: checkParams },
+  {
+    name: 'issue',
+    requirement: `the response must be at most ${RESPONSE_TIMEOUT} s old, and at most ${CLOCK_SKEW} s in the future`,
+    run: checkIssue,
+  },
+  { name: 'sig', requirement: 'the login service must have signed the response', run: checkSignature },
+  { name: 'status', requirement: 'a user must have logged in', run: checkStatus },
+  {
+    name: 'iact, aauth',
+    requirement: 'the user must have authenticated as requested',
+    run: checkAuthentication,
+  },
 ];
 
 function checkExpectations(expected: Expectations): void {
@@ -145,7 +161,7 @@ function checkParams({ response, expected }: Facts): WebauthError | undefined {
 }
 
 function checkIssue({ response, expected, now }: Facts): WebauthError | undefined {
-  const { responseTimeout = 30, clockSkew = 5 } = expected;
+  const { responseTimeout = RESPONSE_TIMEOUT, clockSkew = CLOCK_SKEW } = expected;
   const age = (now - response.issue.getTime()) / 1000;
   if (age <= responseTimeout && age >= -clockSkew) return undefined;
   const made = `the response was made at ${formatDate(response.issue)}`;

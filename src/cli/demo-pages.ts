@@ -162,7 +162,7 @@ function inEarnest(): Html {
 
 function responseTables({ response, at }: Seen): Html {
   const fields = Object.entries(response).map(([name, value]) => row(name, html`<code>${show(value)}</code>`));
-  const held = checks.map(({ name, holds }) => html`<li><strong>${name}</strong>: ${holds}</li>`);
+  const held = checks.map(({ name, requirement }) => html`<li><strong>${name}</strong>: ${requirement}</li>`);
   return html`<h2>What was checked of the login service's answer</h2>
     <ul class="held">
       <li><strong>form</strong>: every field is as the protocol has it</li>

@@ -81,7 +81,7 @@ describe.skipIf(executablePath === undefined)('the demonstration, in Chromium', 
       const checked = page.getByRole('list').filter({ hasText: 'first use' }).getByRole('listitem');
       expect(await checked.allInnerTexts()).toEqual([
         'form: every field is as the protocol has it',
-        ...checks.map(({ name, holds }) => `${name}: ${holds}`),
+        ...checks.map(({ name, requirement }) => `${name}: ${requirement}`),
         'first use: it was not used before',
       ]);
       const answer = page.getByRole('table').filter({ hasText: 'principal' });
