@@ -1,5 +1,6 @@
 import { decodeForm, formatDate, parseDate, parseList, queryPairs } from './codec.js';
 import { isLoopback } from './environment.js';
+import { checkFields, date, flag, isText, isTextList, kindOf, type Rule, type Rules, required } from './options.js';
 import type { Version } from './response.js';
 
 /** What an application asks of the login service, in the words of the wire. */
@@ -45,6 +46,7 @@ export class RequestRefused extends Error {
  */
 export function formatRequest(authUrl: string, request: AuthRequest): string {
   const base = checkAuthUrl(authUrl);
+  checkFields('formatRequest(authUrl, request)', 'request', request, rules);
   const query = Object.entries(writeFields(request))
     .filter((pair): pair is [string, string] => pair[1] !== undefined)
     .map(([name, value]) => `${name}=${encodeURIComponent(value)}`);
@@ -79,12 +81,6 @@ type Fields = Partial<Record<(typeof names)[number], string | undefined>>;
 
 function writeFields(request: AuthRequest): Fields {
   const { ver = 3, url, desc, aauth, iact, msg, params, date, fail } = request;
-  if (ver !== 1 && ver !== 2 && ver !== 3) throw new TypeError('ver is 1, 2 or 3');
-  if (aauth !== undefined && !isTypeList(aauth)) {
-    throw new TypeError('aauth is a list of at least one authentication type, such as ["pwd"]');
-  }
-  if (params !== undefined && !params.isWellFormed()) throw new TypeError('params is not well-formed Unicode');
-  if (!isAbsolute(url)) throw new TypeError('url is an absolute http or https address, without a fragment');
   return {
     ver: `${ver}`,
     url,
@@ -99,6 +95,29 @@ function writeFields(request: AuthRequest): Fields {
 }
 
 const printable = /^[\x20-\x7e]*$/;
+
+const encodable: Rule = [
+  (value) => isText(value) || isText((value as Partial<Encoded>).encoded),
+  'is a text, or { encoded } with a text that is encoded already',
+];
+
+const rules: Rules<AuthRequest> = {
+  ver: [(value) => value === 1 || value === 2 || value === 3, 'is 1, 2 or 3'],
+  url: required([
+    (value) => isText(value) && isAbsolute(value),
+    'is an absolute http or https address, without a fragment',
+  ]),
+  desc: encodable,
+  msg: encodable,
+  aauth: [
+    (value) => isTypeList(value),
+    'is a list of at least one authentication type, such as ["pwd"], in visible ASCII without commas',
+  ],
+  iact: flag,
+  params: [(value) => isText(value) && value.isWellFormed(), 'is a text of well-formed Unicode'],
+  date: date,
+  fail: flag,
+};
 
 function writeText(name: string, text: string | Encoded | undefined): string | undefined {
   if (text === undefined) return undefined;
@@ -116,9 +135,11 @@ function encodeText(name: string, text: string): string {
 }
 
 function checkAuthUrl(authUrl: string): string {
-  const url = isAbsolute(authUrl) ? new URL(authUrl) : undefined;
+  const url = isText(authUrl) && isAbsolute(authUrl) ? new URL(authUrl) : undefined;
   if (url?.protocol === 'https:' || (url?.protocol === 'http:' && isLoopback(url.hostname))) return authUrl;
-  throw new TypeError('the address of the login service must be https (http only on loopback)');
+  throw new TypeError(
+    `authUrl, the address of the login service, must be https (http only on loopback); here it is ${kindOf(authUrl)}`,
+  );
 }
 
 function isAbsolute(url: string): boolean {
@@ -126,8 +147,8 @@ function isAbsolute(url: string): boolean {
 }
 
 /** At least one type; a type is visible ASCII but the comma. */
-export function isTypeList(types: readonly string[]): boolean {
-  return types.length > 0 && types.every((type) => /^[\x21-\x2b\x2d-\x7e]+$/.test(type));
+export function isTypeList(types: unknown): types is readonly string[] {
+  return isTextList(types, (type) => /^[\x21-\x2b\x2d-\x7e]+$/.test(type)) && types.length > 0;
 }
 
 function readPairs(rawQuery: string): Record<string, string> {

@@ -2,8 +2,8 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { type Demands, demandRules, readDemands } from '../demands.js';
 import { WebauthError } from '../errors.js';
 import { withOwn } from '../http.js';
-import { checkOptions, flag, originList, type Rules, restriction, texts } from '../options.js';
-import type { Requirements, WAA } from '../waa.js';
+import { checkOptions, checkWAA, flag, kindOf, originList, type Rules } from '../options.js';
+import { type Requirements, requirementRules, type WAA } from '../waa.js';
 import { Glue, type Next } from './glue.js';
 import { sendFailure } from './pages.js';
 
@@ -36,28 +36,49 @@ export interface Webauth extends Middleware {
  * `/webauth/login`, `/webauth/callback`, `/webauth/logout`, `/webauth/ticket`. Failures go to the next error handler.
  */
 export function webauth(waa: WAA): Webauth {
+  checkWAA('webauth()', waa);
   const glue = glues.get(waa) ?? new Glue(waa);
   glues.set(waa, glue);
-  const middleware: Middleware = (request, response, next) => glue.handle(request, response, next);
+  const middleware: Middleware = (request, response, next) => {
+    checkHandler(webauthUse, next);
+    glue.handle(request, response, next);
+  };
   return Object.assign(middleware, {
-    require: (requirements: RouteRequirements = {}): Middleware => {
+    require: (requirements: RouteRequirements = {}, ...others: unknown[]): Middleware => {
+      if (others.length > 0) throw new TypeError(notCalled);
       checkOptions('require()', requirements, rules);
+      waa.checkRequirements('require()', requirements);
       const origins = withOwn(waa.origins, requirements.origins);
       const { bearer = false } = requirements;
       const guard = { who: requirements, demands: readDemands(requirements), origins, bearer };
-      return (request, response, next) => glue.require(guard, request, response, next);
+      return (request, response, next) => {
+        checkHandler(requireUse, next);
+        glue.require(guard, request, response, next);
+      };
     },
     failurePage: (error: unknown, request: IncomingMessage, response: ServerResponse, next: Next): void => {
+      checkHandler(failurePageUse, next);
       if (!(error instanceof WebauthError) || response.headersSent) next(error);
       else sendFailure(waa, error, request, response);
     },
   });
 }
 
+// Express calls it with each request.
+const notCalled = `auth.require was passed without a call: write app.get('/', auth.require(), …), with parentheses`;
+const webauthUse = 'webauth(waa) is a handler (request, response, next): pass it to app.use(auth)';
+const requireUse =
+  'auth.require() returns a handler (request, response, next): pass it to app.get(path, auth.require(), …)';
+const failurePageUse =
+  'auth.failurePage is an error handler (error, request, response, next): pass it to app.use(auth.failurePage), without a call';
+
+/** Checks the last argument of a handler: in a framework that calls handlers otherwise, it is missing. */
+function checkHandler(use: string, next: unknown): void {
+  if (typeof next !== 'function') throw new TypeError(`${use}; here the argument next is ${kindOf(next)}`);
+}
+
 const rules: Rules<RouteRequirements> = {
-  principals: restriction(texts),
-  ptags: restriction(texts),
-  scopes: restriction(texts),
+  ...requirementRules,
   origins: originList,
   bearer: flag,
   ...demandRules,
