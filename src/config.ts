@@ -1,19 +1,24 @@
+import { types } from 'node:util';
 import { isDevelopment, isLoopback } from './environment.js';
 import type { ErrorCode } from './errors.js';
 import {
   callable,
+  checkFields,
   checkOptions,
+  clock,
   flag,
   isSeconds,
   isText,
-  object,
+  keySet,
+  names,
   type Rules,
+  required,
   restriction,
   seconds,
+  tags,
   text,
-  texts,
 } from './options.js';
-import { isDemoKey, type Profile, raven } from './profiles.js';
+import { checkPrincipals, isDemoKey, type Profile, raven } from './profiles.js';
 import { formatRequest } from './request.js';
 import { isSecret, needsSecret } from './session/secret.js';
 import type { Auth } from './session/session.js';
@@ -193,13 +198,18 @@ export function checkConfig(config: Config): void {
   checkBaseUrl(config.baseUrl, development);
   checkCookiePath(config);
   checkSecret(config.secret, development);
-  checkProfile(config.wls ?? raven, config.desc, development);
+  const { wls = raven } = config;
+  checkProfile(wls, config.desc, development);
+  checkPrincipals('the option requirePrincipals', config.requirePrincipals, wls);
 }
 
 const rules: Rules<Config> = {
   baseUrl: text,
   secret: [(value) => [value].flat().every(isSecret), `${needsSecret}, or a list of such`],
-  wls: object,
+  wls: [
+    (value) => typeof value === 'object' && value !== null,
+    'is a login service, such as raven, which this package exports, and not its name',
+  ],
   store: [isStore, 'has the methods of a Store'],
   log: callable,
   callbackPath: [
@@ -225,10 +235,10 @@ const rules: Rules<Config> = {
   dangerouslyAllowStaleSessions: flag,
   responseTimeout: seconds,
   clockSkew: seconds,
-  requirePrincipals: restriction(texts),
-  requirePtags: restriction(texts),
+  requirePrincipals: restriction(names),
+  requirePtags: restriction(tags),
   onLogin: callable,
-  now: callable,
+  now: clock,
   dangerouslyActAsDevelopment: flag,
 };
 
@@ -282,14 +292,30 @@ function checkSecret(secret: Config['secret'], development: boolean): void {
   );
 }
 
+const profileRules: Rules<Profile> = {
+  name: required([(value) => isText(value) && value !== '', 'is a text that is not empty']),
+  authUrl: required(text),
+  logoutUrl: text,
+  keys: required(keySet),
+  oldVersionPtags: required(tags),
+  requirePtags: required(tags),
+  principalPattern: [
+    // With these flags, a pattern does not match the same text each time.
+    (value) => types.isRegExp(value) && !value.global && !value.sticky,
+    'is a RegExp without the flags g and y',
+  ],
+};
+
 function checkProfile(wls: Profile, desc: string | undefined, development: boolean): void {
-  const { name, authUrl, logoutUrl = authUrl, keys, oldVersionPtags, requirePtags } = wls;
-  const lists = [oldVersionPtags, requirePtags].every((list) => texts[0](list));
-  if (!isText(name) || !isText(authUrl) || typeof keys?.get !== 'function' || !lists) {
+  try {
+    checkFields('createWAA', 'wls', wls, profileRules);
+  } catch (cause) {
     throw new TypeError(
-      'the option wls is a login service: { name, authUrl, keys, oldVersionPtags, requirePtags }; of createWLS(), its profile',
+      `the option wls is a login service: { name, authUrl, keys, oldVersionPtags, requirePtags }; of createWLS(), its profile. Here ${(cause as Error).message}`,
+      { cause },
     );
   }
+  const { authUrl, logoutUrl = authUrl, keys } = wls;
   // Throws if these are no addresses to send people to, or `desc` cannot be sent.
   for (const address of [authUrl, logoutUrl])
     formatRequest(address, { url: 'https://example.org/', ...(desc && { desc }) });

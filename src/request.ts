@@ -1,6 +1,7 @@
 import { isUtf8 } from 'node:buffer';
 import { decodeForm, formatDate, parseDate, parseList, queryPairs } from './codec.js';
 import { isLoopback } from './environment.js';
+import { checkFields, date, flag, isText, isTextList, kindOf, type Rule, type Rules, required } from './options.js';
 import type { Version } from './response.js';
 
 /** What an application asks of the login service, in the words of the wire. */
@@ -46,6 +47,7 @@ export class RequestRefused extends Error {
  */
 export function formatRequest(authUrl: string, request: AuthRequest): string {
   const base = checkAuthUrl(authUrl);
+  checkFields('formatRequest(authUrl, request)', 'request', request, rules);
   const query = Object.entries(writeFields(request))
     .filter((pair): pair is [string, string] => pair[1] !== undefined)
     .map(([name, value]) => `${name}=${encodeURIComponent(value)}`);
@@ -74,7 +76,7 @@ export function parseRequest(rawQuery: string): AuthRequest {
  */
 export function parseRequestLeniently(rawQuery: string, report: (deviation: string) => void): AuthRequest {
   const fields = readPairs(rawQuery, report, ['skew']);
-  for (const name of names) if (fields[name] === '' && !required.has(name)) delete fields[name];
+  for (const name of names) if (fields[name] === '' && !mandatory.has(name)) delete fields[name];
   return readFields(fields, report);
 }
 
@@ -100,17 +102,11 @@ function readFields(fields: Record<string, string>, tolerate: Handler): AuthRequ
 
 // In the order in which they are written.
 const names = ['ver', 'url', 'desc', 'aauth', 'iact', 'msg', 'params', 'date', 'fail'] as const;
-const required: ReadonlySet<string> = new Set(['ver', 'url']);
+const mandatory: ReadonlySet<string> = new Set(['ver', 'url']);
 type Fields = Partial<Record<(typeof names)[number], string | undefined>>;
 
 function writeFields(request: AuthRequest): Fields {
   const { ver = 3, url, desc, aauth, iact, msg, params, date, fail } = request;
-  if (ver !== 1 && ver !== 2 && ver !== 3) throw new TypeError('ver is 1, 2 or 3');
-  if (aauth !== undefined && !isTypeList(aauth)) {
-    throw new TypeError('aauth is a list of at least one authentication type, such as ["pwd"]');
-  }
-  if (params !== undefined && !params.isWellFormed()) throw new TypeError('params is not well-formed Unicode');
-  if (!isAbsolute(url)) throw new TypeError('url is an absolute http or https address, without a fragment');
   return {
     ver: `${ver}`,
     url,
@@ -125,6 +121,29 @@ function writeFields(request: AuthRequest): Fields {
 }
 
 const printable = /^[\x20-\x7e]*$/;
+
+const encodable: Rule = [
+  (value) => isText(value) || isText((value as Partial<Encoded>).encoded),
+  'is a text, or { encoded } with a text that is encoded already',
+];
+
+const rules: Rules<AuthRequest> = {
+  ver: [(value) => value === 1 || value === 2 || value === 3, 'is 1, 2 or 3'],
+  url: required([
+    (value) => isText(value) && isAbsolute(value),
+    'is an absolute http or https address, without a fragment',
+  ]),
+  desc: encodable,
+  msg: encodable,
+  aauth: [
+    (value) => isTypeList(value),
+    'is a list of at least one authentication type, such as ["pwd"], in visible ASCII without commas',
+  ],
+  iact: flag,
+  params: [(value) => isText(value) && value.isWellFormed(), 'is a text of well-formed Unicode'],
+  date: date,
+  fail: flag,
+};
 
 function writeText(name: string, text: string | Encoded | undefined): string | undefined {
   if (text === undefined) return undefined;
@@ -148,9 +167,11 @@ function reference(char: string): string {
 }
 
 function checkAuthUrl(authUrl: string): string {
-  const url = isAbsolute(authUrl) ? new URL(authUrl) : undefined;
+  const url = isText(authUrl) && isAbsolute(authUrl) ? new URL(authUrl) : undefined;
   if (url?.protocol === 'https:' || (url?.protocol === 'http:' && isLoopback(url.hostname))) return authUrl;
-  throw new TypeError('the address of the login service must be https (http only on loopback)');
+  throw new TypeError(
+    `authUrl, the address of the login service, must be https (http only on loopback); here it is ${kindOf(authUrl)}`,
+  );
 }
 
 function isAbsolute(url: string): boolean {
@@ -159,8 +180,8 @@ function isAbsolute(url: string): boolean {
 }
 
 /** At least one type; a type is visible ASCII but the comma. */
-export function isTypeList(types: readonly string[]): boolean {
-  return types.length > 0 && types.every((type) => /^[\x21-\x2b\x2d-\x7e]+$/.test(type));
+export function isTypeList(types: unknown): types is readonly string[] {
+  return isTextList(types, (type) => /^[\x21-\x2b\x2d-\x7e]+$/.test(type)) && types.length > 0;
 }
 
 function readPairs(rawQuery: string, tolerate: Handler, ignored: readonly string[] = []): Record<string, string> {

@@ -12,10 +12,26 @@ import {
   routesOf,
   socketCookieOf,
 } from './config.js';
-import { type Demands, formatDemands, unmet } from './demands.js';
+import { type Demands, demandFields, formatDemands, unmet } from './demands.js';
 import { digest } from './digest.js';
 import { AuthorisationError, SessionError, VerificationError, WebauthError } from './errors.js';
-import { isDemoKey, type Profile, raven } from './profiles.js';
+import {
+  callable,
+  checkArgument,
+  checkFields,
+  checkOptions,
+  isText,
+  names,
+  origin as originRule,
+  type Rule,
+  type Rules,
+  required,
+  restriction,
+  tags,
+  text,
+  unrestricted,
+} from './options.js';
+import { checkPrincipals, isDemoKey, type Profile, raven } from './profiles.js';
 import { formatRequest } from './request.js';
 import { type AuthResponse, parseResponse } from './response.js';
 import type { ListedSession } from './session/list.js';
@@ -26,7 +42,7 @@ import { Sealer } from './session/seal.js';
 import type { Auth } from './session/session.js';
 import { Sessions, type SocketCookies } from './session/sessions.js';
 import type { Store } from './session/store.js';
-import type { NewToken, Token } from './session/tokens.js';
+import { type NewToken, newTokenRules, type Token } from './session/tokens.js';
 import type { OnEnd, OnRenew } from './session/watches.js';
 import { type VerifiedResponse, verifyParsed } from './verify.js';
 
@@ -39,6 +55,16 @@ export interface Requirements {
   /** Of an API token, that it has all of these; none, by default. Sessions are good for everything. */
   readonly scopes?: readonly string[];
 }
+
+export const requirementRules: Rules<Requirements> = {
+  principals: restriction(names),
+  ptags: restriction(tags),
+  scopes: restriction(names),
+};
+
+/** The same for a call, where one that is undefined is as configured. */
+const routeRules = unrestricted(requirementRules);
+const noRequirements: Requirements = {};
 
 /** The cookie that opens sockets at another origin, and nothing else. */
 export interface SocketCookie extends SocketCookies {
@@ -117,6 +143,8 @@ export class WAA {
   readonly #attempts: Attempts;
   /** Throttles the log to once a minute: every login behind a proxy that rewrites paths fails alike. */
   readonly #pathMismatches = new Pace(60_000);
+  /** Requirements that were checked. */
+  readonly #checked = new WeakSet<Requirements>([noRequirements]);
   readonly #requirements: { readonly principals: readonly string[] | undefined; readonly ptags: readonly string[] };
   /**
    * Resolves once the store has been heard, or not for some seconds; until it is, nobody has a session. Rejects with a
@@ -187,6 +215,10 @@ export class WAA {
     demands: Demands = {},
     live?: Auth,
   ): { readonly location: string; readonly nonce: string } {
+    checkArgument('startLogin()', 'returnTo', returnTo, required(text));
+    checkArgument('startLogin()', 'nonce', nonce, text);
+    checkFields('startLogin()', 'demands', demands, demandFields);
+    if (live !== undefined) this.#checkOwn('startLogin()', live);
     const purpose = { returnTo: this.safeReturn(returnTo), demands, principal: live?.principal };
     const begun = this.#attempts.begin(purpose, nonce);
     const { iact, aauth } = demands;
@@ -212,6 +244,9 @@ export class WAA {
    * @throws WebauthError. The live session goes on then. Where the attempt is one of ours, `loginUrl` leads to another.
    */
   async finishLogin(encoded: string, nonce: string | undefined, live?: Auth, anchor?: string): Promise<Login> {
+    checkArgument('finishLogin()', 'nonce', nonce, text);
+    checkArgument('finishLogin()', 'anchor', anchor, text);
+    if (live !== undefined) this.#checkOwn('finishLogin()', live);
     const parsed = parseResponse(encoded);
     const { params, kid, status } = parsed;
     const attempt = this.#attempts.open(params, nonce);
@@ -280,12 +315,18 @@ export class WAA {
 
   /** The cookie of browsers that have this application's pages, and its sockets at another origin. */
   socketCookie(origin: string): SocketCookie {
+    checkArgument('socketCookie()', 'origin', origin, required(originRule));
     const { name, secure } = socketCookieOf(this.#config, origin);
     return { name, secure, ...this.#sessions.socketCookies(name, origin) };
   }
 
   /** @throws AuthorisationError if the person or the token may not enter. What `route` leaves out is as configured. */
-  authorise(auth: Auth, route: Requirements = {}): void {
+  authorise(auth: Auth, route: Requirements = noRequirements): void {
+    if (!this.#checked.has(route)) {
+      checkOptions('authorise()', route, routeRules);
+      this.checkRequirements('authorise()', route);
+    }
+    if (typeof auth?.principal !== 'string' || !Array.isArray(auth.ptags)) checkOwnAuth('authorise()', auth);
     checkScopes(auth, route.scopes);
     const { principals = this.#requirements.principals, ptags = this.#requirements.ptags } = route;
     if (principals && !principals.includes(auth.principal)) {
@@ -298,6 +339,17 @@ export class WAA {
       const wanted = ptags.map((tag) => `"${tag}"`).join(' or ');
       throw new AuthorisationError('ERR_PTAGS_REFUSED', `to enter here, a person needs the ptag ${wanted}`);
     }
+  }
+
+  /**
+   * Checks requirements once, when a guard is made of them. Their types have been checked.
+   *
+   * @param of the function that takes them, for the message.
+   * @throws TypeError if the login service never sends one of the principals.
+   */
+  checkRequirements(of: string, route: Requirements): void {
+    checkPrincipals(`the option principals of ${of}`, route.principals, this.wls);
+    this.#checked.add(route);
   }
 
   /** Why the login of this session is not what is asked for; undefined if it is. */
@@ -379,21 +431,22 @@ export class WAA {
 
   /** Ends all sessions of a person, on all their devices, and in all applications that share the store. */
   async endSessions(principal: string): Promise<void> {
-    checkPrincipal('endSessions()', principal);
+    this.#checkPrincipal('endSessions()', principal);
     await this.#sessions.revokeAll(principal);
     this.log('info', 'revoked', 'all sessions of a person were ended', { principal });
   }
 
   /** Keeps a person out of all applications that share the store: their sessions end, and their tokens are refused. */
   async block(principal: string): Promise<void> {
-    checkPrincipal('block()', principal);
+    this.#checkPrincipal('block()', principal);
     await this.#sessions.block(principal);
     this.log('warn', 'blocked', 'a person was blocked', { principal });
   }
 
   /** Lets a person in again. Their tokens are good again; they have to log in anew. */
   async unblock(principal: string): Promise<void> {
-    checkPrincipal('unblock()', principal);
+    // Of any form: a block may have been made before forms were checked.
+    checkArgument('unblock()', 'principal', principal, principalRule);
     await this.#sessions.unblock(principal);
     this.log('info', 'blocked', 'a person is no longer blocked', { principal });
   }
@@ -423,6 +476,8 @@ export class WAA {
    */
   watch(auth: Auth, onEnd: OnEnd, onRenew?: OnRenew): () => void {
     this.#checkOwn('watch()', auth);
+    checkArgument('watch()', 'onEnd', onEnd, required(callable));
+    checkArgument('watch()', 'onRenew', onRenew, callable);
     return this.#sessions.watch(auth, onEnd, onRenew);
   }
 
@@ -525,6 +580,12 @@ export class WAA {
     throw new TypeError(`the session is one of ${wls}, and this is the application's side of ${this.wls.name}`);
   }
 
+  /** @throws TypeError unless it is a principal that the login service can send: revoking another would do nothing. */
+  #checkPrincipal(of: string, principal: string): void {
+    checkArgument(of, 'principal', principal, principalRule);
+    checkPrincipals(`the argument principal of ${of}`, [principal], this.wls);
+  }
+
   get #callbackUrl(): string {
     return this.origin + this.routes.callback;
   }
@@ -580,12 +641,19 @@ export class WAA {
     const { tokens } = this.#sessions;
     return {
       create: async (asked) => {
+        checkOptions('tokens.create()', asked, newTokenRules);
+        checkPrincipals('the option principal of tokens.create()', [asked.principal], this.wls);
         const { token, ...made } = await tokens.create(asked);
         this.log('info', 'token', `the token "${made.name}" was made`, { principal: made.principal });
         return { ...made, token };
       },
-      list: (principal) => tokens.list(principal),
+      list: async (principal) => {
+        checkArgument('tokens.list()', 'principal', principal, required(text));
+        return tokens.list(principal);
+      },
       revoke: async (principal, handle) => {
+        checkArgument('tokens.revoke()', 'principal', principal, required(text));
+        checkArgument('tokens.revoke()', 'handle', handle, handleRule);
         const found = await tokens.revoke(principal, handle);
         if (found) this.log('info', 'token', 'a token was revoked', { principal });
         return found;
@@ -599,8 +667,14 @@ export class WAA {
       throw new TypeError('no list of sessions is kept: set listSessions: true');
     };
     return {
-      list: async (principal, asking) => list().list(principal, asking),
+      list: async (principal, asking) => {
+        checkArgument('sessions.list()', 'principal', principal, required(text));
+        checkArgument('sessions.list()', 'asking', asking, askingRule);
+        return list().list(principal, asking);
+      },
       revoke: async (principal, handle) => {
+        checkArgument('sessions.revoke()', 'principal', principal, required(text));
+        checkArgument('sessions.revoke()', 'handle', handle, handleRule);
         const found = await list().revoke(principal, handle);
         if (found) this.log('info', 'revoked', "one of a person's sessions was ended", { principal });
         return found;
@@ -680,9 +754,15 @@ function checkStepUp(response: VerifiedResponse, { principal }: Attempt): void {
   );
 }
 
-function checkPrincipal(of: string, principal: string): void {
-  if (typeof principal !== 'string' || principal === '') throw new TypeError(`${of} takes a principal`);
-}
+const principalRule: Rule = required([
+  (value) => isText(value) && value !== '',
+  'is a principal, such as "abc12": a text that is not empty',
+]);
+const askingRule: Rule = [
+  (value) => isText((value as Partial<Auth>).sessionId),
+  'is the Auth object of the session that asks, such as request.auth',
+];
+const handleRule: Rule = required([isText, 'is the handle of an item that list() gave: a text']);
 
 function checkScopes({ via, scopes = [] }: Auth, wanted: readonly string[] = []): void {
   const missing = via === 'token' ? wanted.filter((scope) => !scopes.includes(scope)) : [];

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
-import { callable, checkOptions, isText, type Rules, required, text } from '../options.js';
+import { checkOptions, clock, isText, type Rules, required, text } from '../options.js';
 import { away, hasReplicas, Link, type LinkOptions, Refusal } from './redis-link.js';
 import { type Entry, folderOf, type Store, type Subscriber } from './store.js';
 
@@ -47,7 +47,7 @@ export class RedisStore implements Store {
 
   /** Connects only when it is used. @throws TypeError if the options cannot be right. */
   constructor(options: RedisStoreOptions) {
-    checkOptions('RedisStore', options, rules);
+    checkOptions('new RedisStore', options, rules);
     this.#database = new URL(options.url).pathname.slice(1) || '0';
     this.#options = options;
     this.#prefix = options.prefix ?? 'ucam-webauth:';
@@ -333,7 +333,7 @@ const rules: Rules<RedisStoreOptions> = {
   username: text,
   password: text,
   prefix: text,
-  now: callable,
+  now: clock,
 };
 
 /** What Redis does at one go. */

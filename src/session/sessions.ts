@@ -451,7 +451,7 @@ export class Sessions {
 }
 
 function anchorOf(held: string | undefined): string {
-  return held === undefined ? '' : digest('binding', held);
+  return typeof held === 'string' ? digest('binding', held) : '';
 }
 
 /** Without it the browser has logged out elsewhere, or it is not this browser's session; with another, it is not ours. */

@@ -3,6 +3,7 @@ import { type ServerResponse, STATUS_CODES } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { WebauthError } from '../errors.js';
 import { closeUnread, described, retryAfter, sendData } from '../http.js';
+import { checkArgument, type Rule, required } from '../options.js';
 
 /** What is needed of a socket of the package `ws`. */
 export interface Socket extends EventEmitter {
@@ -19,6 +20,7 @@ export interface Socket extends EventEmitter {
 
 /** Answers an upgrade with a complete HTTP refusal, and closes the connection in order. */
 export function refuseUpgrade(socket: Duplex, error: unknown): void {
+  checkArgument('refuseUpgrade()', 'socket', socket, connection);
   const { status, code, message, challenges } = describe(error);
   const body = JSON.stringify({ error: { code, message } });
   const wait = retryAfter(status);
@@ -34,6 +36,11 @@ export function refuseUpgrade(socket: Duplex, error: unknown): void {
   ];
   answer(socket, `${head.join('\r\n')}\r\n\r\n${body}`);
 }
+
+const connection: Rule = required([
+  (value) => ['on', 'end', 'resume'].every((name) => typeof (value as Record<string, unknown>)[name] === 'function'),
+  "is the socket of the server's upgrade event",
+]);
 
 /** Header lines that name what is expected, where the status requires them (RFC 9110, 15.5.6 and 15.5.22; RFC 6455, 4.4). */
 const expectedFor: Readonly<Record<number, readonly string[]>> = {

@@ -65,7 +65,7 @@ describe('the options of a RedisStore', () => {
     [{ url: 6379 }, /the option url is an address/],
     [{ url: 'http://localhost:6379' }, /the option url is an address/],
     [{ url: 'redis://' }, /the option url is an address/],
-    [{ url: 'redis://:secret@localhost/people' }, /the option url is an address such as [^ ]*$/],
+    [{ url: 'redis://:secret@localhost/people' }, /the option url is an address such as [^ ]*; here it is a text$/],
     [{ url: 'redis://:%zz@localhost' }, /the option url is an address/],
     [{ url: 'redis://localhost', prefix: 1 }, /the option prefix/],
     [{ url: 'redis://localhost', now: new Date() }, /the option now/],
