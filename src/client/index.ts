@@ -139,6 +139,8 @@ const SETTLED = 5_000;
 /** Milliseconds between two attempts, at most: at first, and in the end. */
 const BASE = 1_000;
 const CAP = 30_000;
+/** Code of a handshake that failed, or a connection that was lost (RFC 6455, 7.4.1). */
+const FAILED = 1006;
 /** So many handshakes that fail in a row are no accident. */
 const SUSPICIOUS = 3;
 
@@ -224,13 +226,14 @@ class Kept implements Connection {
     const { protocols = [], binaryType = 'blob', onMessage } = this.#options;
     const [url, offered] = show(this.#credential, ticket, this.#url, protocols);
     this.#inDoubt = true;
+    this.#isSettled = false;
     const socket = new WebSocket(url, offered);
     this.#socket = socket;
     socket.binaryType = binaryType;
     signal.addEventListener('abort', () => socket.close());
     const opened = () => {
       if (this.#credential === 'firstMessage') socket.send(ticket);
-      this.#inDoubt = this.#isSettled = false;
+      this.#inDoubt = false;
       this.#later(SETTLED, () => {
         this.#isSettled = true;
         this.#failures = 0;
@@ -247,7 +250,8 @@ class Kept implements Connection {
   }
 
   #lost({ code, reason }: CloseEvent, signal: AbortSignal): void {
-    if (this.#status.state !== 'open') return void this.#shutOut(signal);
+    // Without an open socket there is a code all the same, where the server's close frame comes before the page has heard.
+    if (code === FAILED && this.#status.state !== 'open') return void this.#shutOut(signal);
     if (code === 4403) return this.#end({ state: 'refused', ...parseReason(reason) });
     const isOver = code === 1000 || (code >= 3000 && ![4401, 4408, 4429].includes(code));
     if (isOver) return this.#end({ state: 'closed', code, reason });

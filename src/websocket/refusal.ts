@@ -4,6 +4,7 @@ import type { Duplex } from 'node:stream';
 import { WebauthError } from '../errors.js';
 import { closeUnread, described, retryAfter, sendData } from '../http.js';
 import { checkArgument, type Rule, required } from '../options.js';
+import { completeClosing } from './closing-handshake.js';
 
 /** What is needed of a socket of the package `ws`. */
 export interface Socket extends EventEmitter {
@@ -102,11 +103,16 @@ export function closeSocket(ws: Socket, error: unknown): void {
   cutOff(ws);
 }
 
-/** Closes a socket that nobody was given, with why. What its peer sends is not even unpacked. */
-export function turnAway(ws: Socket, connection: Duplex, error: unknown): void {
+/**
+ * Closes a socket that the application was not given, with the reason. Frames of its peer are discarded unread, up to the
+ * peer's close frame.
+ *
+ * @param unread bytes of the peer that were read before, from the beginning of a frame.
+ */
+export function closeRejected(ws: Socket, connection: Duplex, error: unknown, unread: Buffer = Buffer.alloc(0)): void {
   closeSocket(ws, error);
-  // Nothing was sent before, so that the closing frame is on its way by now.
-  connection.removeAllListeners('data').resume().end();
+  limitRejected(connection);
+  completeClosing(connection, unread);
 }
 
 function emitNoMessage(this: Socket, name: string | symbol, ...given: unknown[]): boolean {
@@ -148,6 +154,25 @@ function cutDue(): void {
   }
 }
 
+/** Most rejected connections that wait for their peers at a time. Beyond it, the oldest is destroyed. */
+const MAX_REJECTED = 1000;
+
+const rejected = new Set<Duplex>();
+
+function limitRejected(connection: Duplex): void {
+  if (connection.closed) return;
+  rejected.add(connection);
+  connection.once('close', forgetRejected);
+  if (rejected.size <= MAX_REJECTED) return;
+  const oldest = rejected.values().next().value as Duplex;
+  rejected.delete(oldest);
+  oldest.destroy();
+}
+
+function forgetRejected(this: Duplex): void {
+  rejected.delete(this);
+}
+
 function answer(socket: Duplex, text: string): void {
   socket.on('error', ignore);
   socket.end(text);
@@ -155,6 +180,7 @@ function answer(socket: Duplex, text: string): void {
   // answer with it.
   socket.resume();
   if (!socket.closed) cutOff(socket);
+  limitRejected(socket);
 }
 
 /** A connection that breaks is closed, and needs nobody else's care. */

@@ -28,6 +28,8 @@ export interface Servers {
   /** Where the application is, for programs that do not know its name. */
   readonly port: number;
   readonly certificate: string;
+  /** Its private key. */
+  readonly key: string;
   /** Further ones that a test asked for, by origin, which answer nothing yet. */
   readonly further: ReadonlyMap<string, Server>;
   /** Where all of them listen. */
@@ -104,6 +106,7 @@ export async function startServers(
     overheard,
     port: portOf(servers.app),
     certificate: certificate.cert,
+    key: certificate.key,
     further,
     names: portsOf(names),
     close: async () => {

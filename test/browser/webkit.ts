@@ -1,28 +1,14 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
-import { type AddressInfo, createServer } from 'node:net';
-import { delimiter, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
+import { findPrograms, freePorts } from '../processes.js';
 import { type Names, startProxy } from './browsers.js';
 import type { Running } from './helpers.js';
 
-const howToInstall =
-  'the tests in WebKit need WebKitGTK and a virtual display (Debian: apt-get install webkit2gtk-driver xvfb)';
-
-/**
- * Whether WebKitGTK, its WebDriver and a virtual display are installed; otherwise a warning says so.
- *
- * @throws Error in continuous integration, where they are required.
- */
+/** Whether WebKitGTK, its WebDriver and a virtual display are installed. @throws Error if absent in continuous integration. */
 export function hasWebKit(): boolean {
-  const { CI: integration, PATH = '' } = process.env;
-  const isInstalled = (name: string) => PATH.split(delimiter).some((folder) => existsSync(join(folder, name)));
-  if (['WebKitWebDriver', 'Xvfb'].every(isInstalled)) return true;
-  if (integration) throw new Error(howToInstall);
-  console.warn(`Left out: ${howToInstall}.`);
-  return false;
+  return findPrograms(['WebKitWebDriver', 'Xvfb']);
 }
 
 /** WebKitGTK, driven by its WebDriver (https://www.w3.org/TR/webdriver2/), on a virtual display. */
@@ -47,7 +33,7 @@ export class WebKit {
     const [number] = (await once(createInterface(display.stdio[3] as Readable), 'line')) as [string];
     const proxy = await startProxy(names);
     const proxyUrl = proxy.url.replace('socks', 'socks5');
-    const port = await freePort();
+    const [port] = await freePorts(1);
     const driver = spawn('WebKitWebDriver', [`--port=${port}`, '--host=127.0.0.1'], {
       stdio: 'ignore',
       env: {
@@ -167,14 +153,4 @@ async function command(url: string, method: string, body?: object): Promise<unkn
   const { error, message } = (value ?? {}) as { error?: string; message?: string };
   if (!response.ok) throw new Error(`WebDriver: ${error}: ${message}`);
   return value;
-}
-
-/** Returns a port that nothing listens at: the driver cannot choose one by itself. */
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await once(server.listen(0, '127.0.0.1'), 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return port;
 }
