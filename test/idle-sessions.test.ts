@@ -37,7 +37,7 @@ interface Process {
   readonly slow: (() => void)[];
 }
 
-/** Starts a process of the application, with a page, a page that caches may store, and one whose body is slow. */
+/** Starts a process of the application, with a page and one that is slow. */
 async function start(config: Partial<Config> = {}, baseUrl?: string): Promise<Process> {
   const server = createServer();
   server.keepAliveTimeout = 0;
@@ -55,7 +55,6 @@ async function start(config: Partial<Config> = {}, baseUrl?: string): Promise<Pr
     const guarded = () =>
       guard(request, response, (error) => {
         if (error) return fail(error);
-        if (request.url === '/public') response.setHeader('Cache-Control', 'public');
         response.end('in');
       });
     auth(request, response, (error) => {
@@ -189,7 +188,6 @@ describe('webauth() with inactiveTimeout', () => {
   it.each([
     ['the logout page', '/webauth/logout'],
     ['the login route, which leads on', '/webauth/login?return=/private'],
-    ['a page that caches may store, on which no cookie is renewed', '/public'],
   ])('counts %s as a use of the session', async (_, path) => {
     const site = await start();
     const browser = await logIn(site);
@@ -197,20 +195,6 @@ describe('webauth() with inactiveTimeout', () => {
     await browser.get(path);
     at(105);
     expect(await status(browser)).toBe(200);
-  });
-
-  it('accepts the older copy of a cookie while another process is used', async () => {
-    const site = await start();
-    const other = await start({}, site.address);
-    const browser = await logIn(site);
-    const there = new Browser(other.address, site.address);
-    there.plant('webauth-session', browser.cookie('webauth-session'));
-    at(85);
-    expect(await status(there)).toBe(200);
-    at(105);
-    expect(await status(browser)).toBe(200);
-    at(205);
-    expect([await status(browser), await status(there)]).toEqual([401, 401]);
   });
 
   it('answers a request that was slow, if others kept its session in use', async () => {

@@ -165,7 +165,7 @@ export class Sessions {
   /** Whether a peeked session passes every check of `open` but that the store was heard of late. */
   isTrusted(auth: Auth, anchor: string | undefined): boolean {
     const isHere = auth.wls === this.#options.wls && this.isBound(auth, anchor);
-    return isHere && this.#isKnown(auth) && !this.#live.isEnded(auth) && !this.#hasExpired(auth);
+    return isHere && this.#isKnown(auth) && !this.#live.isEnded(auth) && auth.expires > this.#options.now();
   }
 
   /** Whether a peeked session is known to be revoked, or to be none that the store knows. */
@@ -243,7 +243,10 @@ export class Sessions {
   /** @throws SessionError if the session, which was open before, has ended meanwhile. */
   recheck(auth: Auth): void {
     this.#live.mark();
-    this.#checkLive(auth);
+    this.#checkKnown(auth);
+    if (auth.expires > this.#options.now()) return;
+    // Other requests may have kept the session in use while this one was slow.
+    this.#checkTime(this.#endAfter(auth, this.#renewals?.lastSeen(auth.sessionId)) ?? auth);
   }
 
   /** Uses a key up: true the first time. */
@@ -366,7 +369,10 @@ export class Sessions {
 
   async #take(ticket: string): Promise<{ readonly session: Session; readonly auth: Auth }> {
     this.#live.mark();
-    const session = await this.#ask(() => this.#tickets.take(ticket));
+    const made = await this.#ask(() => this.#tickets.take(ticket));
+    // The session may have been used since.
+    const lastSeen = Math.max(made.lastSeen, this.#renewals?.lastSeen(made.id) ?? 0);
+    const session = { ...made, lastSeen };
     return { session, auth: this.#check(session, 'ticket', session.anchor) };
   }
 
@@ -396,19 +402,13 @@ export class Sessions {
     return !this.#isKnown(auth);
   }
 
-  #checkLive(auth: Auth): void {
+  #checkKnown(auth: Auth): void {
     if (!this.#isKnown(auth)) throw forgotten();
     if (this.#live.isEnded(auth)) throw revoked();
-    if (this.#hasExpired(auth)) throw expired(auth.expiresBecause);
   }
 
-  /** Whether a session has expired by its last use on any process, which may be later than that in `auth`. */
-  #hasExpired(auth: Auth): boolean {
-    const now = this.#options.now();
-    if (auth.expires > now) return false;
-    if (auth.expiresBecause !== 'inactiveTimeout') return true;
-    const end = this.#endAfter(auth, this.#renewals?.lastSeen(auth.sessionId));
-    return end === undefined || end.expires <= now;
+  #checkTime({ expires, expiresBecause }: End): void {
+    if (expires.getTime() <= this.#options.now().getTime()) throw expired(expiresBecause);
   }
 
   #check(session: Session, via: Auth['via'], anchor: string): Auth {
@@ -416,18 +416,11 @@ export class Sessions {
     if (!this.#live.isOf(session.mark)) {
       throw revoked('the application was restarted, or its processes share no store, or the store was invalidated');
     }
-    const auth = this.#describeLatest(session, via);
-    this.#checkLive(auth);
+    const auth = this.describe(session, via);
+    this.#checkKnown(auth);
+    this.#checkTime(auth);
     if (session.anchor !== anchor) throw unbound(anchor);
     return auth;
-  }
-
-  /** Describes a session, by its last use on any process where the copy at hand says that it is idle: a hash is dear. */
-  #describeLatest(session: Session, via: Auth['via']): Auth {
-    const auth = this.describe(session, via);
-    if (auth.expiresBecause !== 'inactiveTimeout' || auth.expires > this.#options.now()) return auth;
-    const lastSeen = this.#renewals?.lastSeen(session.id) ?? 0;
-    return lastSeen > session.lastSeen ? this.describe({ ...session, lastSeen }, via) : auth;
   }
 
   async #join(session: Session, anchor: string): Promise<void> {
