@@ -338,7 +338,8 @@ export class Sessions {
     const deadline = new AbortController();
     const late = delay(START_DEADLINE, 'late', { ref: false, signal: deadline.signal }).catch(() => {});
     const first = await Promise.race([this.#hear(), late]).finally(() => deadline.abort());
-    if (first === 'late' && !this.#closed) this.#complainAway('it has not answered yet');
+    if (first === 'late' && !this.#closed && !this.#live.complaints.haveReason)
+      this.#complainAway(new Error('it has not answered yet'));
   }
 
   /** @throws TypeError if the store cannot be used as it is configured. */
@@ -351,8 +352,9 @@ export class Sessions {
         this.#options.complain(`the store cannot be used: ${error.message}`);
         throw error;
       }
-      this.#complainAway((error as Error).message);
-      if (!this.#closed) this.#retry = setTimeout(() => this.#hear().catch(() => {}), RETRY_AFTER).unref();
+      if (this.#closed) return;
+      this.#complainAway(error as Error);
+      this.#retry = setTimeout(() => this.#hear().catch(() => {}), RETRY_AFTER).unref();
     }
   }
 
@@ -363,8 +365,8 @@ export class Sessions {
     return earliestEnd({ ...session, lastSeen: Math.max(seen, session.lastSeen) }, this.#options.lifetimes);
   }
 
-  #complainAway(why: string): void {
-    this.#options.complain(`the store cannot be reached: ${why}`);
+  #complainAway(why: Error): void {
+    this.#live.complaints.add('the store cannot be reached', why);
   }
 
   async #take(ticket: string): Promise<{ readonly session: Session; readonly auth: Auth }> {
@@ -437,7 +439,7 @@ export class Sessions {
       return await work();
     } catch (error) {
       if (error instanceof WebauthError) throw error;
-      this.#options.complain(`the store failed: ${(error as Error).message}`);
+      this.#live.complaints.add('the store failed', error as Error);
       throw storeAway();
     }
   }
