@@ -66,7 +66,7 @@ describe('a request that is written', () => {
 
   it('[Q1, Q12] has nothing that was not asked for', () => {
     expect(read({})).toEqual({ ver: '3', url });
-    for (const stray of [{ skew: 0 }, { wobble: 'x' }]) expectTypeError(stray);
+    for (const stray of [{ skew: 0 }, { wobble: 'x' }]) expectTypeError(stray as object);
   });
 
   it('[Q2] is of version 3, unless another is asked for', () => {

@@ -10,6 +10,9 @@ export interface Account {
   readonly ptags: readonly string[];
 }
 
+/** Pattern of Raven's principals. */
+export const crsid: RegExp = /^[a-z][a-z0-9]*$/;
+
 /** Who can log in where nobody says. */
 export const defaultAccounts: readonly Account[] = [
   { principal: 'test0001', name: 'First Student', ptags: ['current'] },

@@ -23,7 +23,7 @@ import type { Profile } from '../profiles.js';
 import { type AuthRequest, formatRequest, parseRequest, parseRequestLeniently } from '../request.js';
 import { type AuthResponse, formatResponse, formatSigned } from '../response.js';
 import { signText } from '../signature.js';
-import { type Account, checkAccounts, defaultAccounts } from './accounts.js';
+import { type Account, checkAccounts, crsid, defaultAccounts } from './accounts.js';
 import { createHandler } from './service.js';
 
 export type { Account } from './accounts.js';
@@ -103,7 +103,10 @@ export class WLS {
     return this.#url;
   }
 
-  /** What an application takes as its login service. Read it after {@link listen}: it holds the port. */
+  /**
+   * What an application takes as its login service. Read it after {@link listen}: it holds the port. If all accounts have
+   * principals as Raven's are, an application that names another principal is told so, as with Raven.
+   */
   get profile(): Profile {
     return {
       name: 'development',
@@ -112,6 +115,7 @@ export class WLS {
       keys: this.#keys,
       oldVersionPtags: ['current'],
       requirePtags: ['current'],
+      ...(this.#accounts.every(({ principal }) => crsid.test(principal)) && { principalPattern: crsid }),
     };
   }
 
