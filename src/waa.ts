@@ -68,11 +68,23 @@ export function createWAA(config: Config): WAA {
   return new WAA(config);
 }
 
-declare module 'node:http' {
-  interface IncomingMessage {
-    /** Who is logged in; set by `webauth` and by `acceptUpgrades`. */
-    auth?: Auth | undefined;
+declare global {
+  namespace Express {
+    /** Exists without the types of Express too. */
+    interface Request {}
   }
+}
+
+interface WithAuth {
+  /** Authenticated user; set by `webauth` and by `acceptUpgrades`. */
+  auth?: Auth | undefined;
+}
+
+/** Property `auth` as `Declared` has it, {@link WithAuth} otherwise: two declarations would clash (TS2320). */
+type AuthProperty<Declared> = 'auth' extends keyof Declared ? Pick<Declared, 'auth' & keyof Declared> : WithAuth;
+
+declare module 'node:http' {
+  interface IncomingMessage extends AuthProperty<Express.Request> {}
 }
 
 const MAX_RETURN = 2048;
