@@ -29,8 +29,8 @@ app.use((_request, response, next) => {
 // `Cache-Control: public`, and the worker stores only responses that say so.
 app.use(express.static(fileURLToPath(new URL('offline', import.meta.url))));
 
-// Private. With the guard's own `private, no-cache`, Chromium keeps a page in its back/forward cache, and Back shows it after
-// the logout without a request. `no-store` prevents that; page.js reloads the page in browsers that keep it nevertheless.
+// Private. With the guard's own `private, no-cache`, browsers keep a page in their back/forward cache. The logout page has
+// them clear it, but not all browsers do. `no-store` works in more of them; page.js reloads a page that was kept nevertheless.
 app.use(['/loans', '/api'], auth.require(), (_request, response, next) => {
   response.setHeader('Cache-Control', 'no-store');
   next();

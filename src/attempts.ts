@@ -58,6 +58,14 @@ export class Attempts {
     return JSON.parse(opened.text) as Attempt;
   }
 
+  /** Returns the login that a token was made for; `undefined` if it is not one of ours, or began too long ago. */
+  find(params: string): Attempt | undefined {
+    const opened = this.#sealer.open(params);
+    if (typeof opened === 'string') return undefined;
+    const attempt = JSON.parse(opened.text) as Attempt;
+    return this.#now().getTime() - attempt.time > LOGIN_TIME * 1000 ? undefined : attempt;
+  }
+
   /**
    * Whether the browser that began it is the one that comes back, in time.
    * @param live whether somebody is logged in there: then another tab may have finished, and used the nonce up.

@@ -1,19 +1,24 @@
+import { types } from 'node:util';
 import { isDevelopment, isLoopback } from './environment.js';
 import type { ErrorCode } from './errors.js';
 import {
   callable,
+  checkFields,
   checkOptions,
+  clock,
   flag,
   isSeconds,
   isText,
-  object,
+  keySet,
+  names,
   type Rules,
+  required,
   restriction,
   seconds,
+  tags,
   text,
-  texts,
 } from './options.js';
-import { isDemoKey, type Profile, raven } from './profiles.js';
+import { checkPrincipals, isDemoKey, type Profile, raven } from './profiles.js';
 import { formatRequest } from './request.js';
 import { isSecret, needsSecret } from './session/secret.js';
 import type { Auth } from './session/session.js';
@@ -55,6 +60,11 @@ export interface Config {
    * a `cookiePath` it is always so.
    */
   readonly coordinatedLogout?: boolean | undefined;
+  /**
+   * Whether the pages after a logout clear the browser's cache of the whole origin, also for other applications, so that
+   * Back shows nothing private: true.
+   */
+  readonly clearCacheOnLogout?: boolean | undefined;
   /** Whether a list is kept of each person's sessions, with what their browsers say they are: false. */
   readonly listSessions?: boolean | undefined;
   /** How long the store may be out of hearing before sessions are refused: seconds, 10 by default. */
@@ -120,6 +130,8 @@ export interface Routes {
   readonly callback: string;
   readonly logout: string;
   readonly ticket: string;
+  /** Clears the browser's cache, for the pages after a logout. */
+  readonly cleared: string;
 }
 
 export function routesOf({ baseUrl, callbackPath = '/webauth/callback' }: Config): Routes {
@@ -130,6 +142,7 @@ export function routesOf({ baseUrl, callbackPath = '/webauth/callback' }: Config
     callback: path + callbackPath,
     logout: `${path}/webauth/logout`,
     ticket: `${path}/webauth/ticket`,
+    cleared: `${path}/webauth/cleared`,
   };
 }
 
@@ -185,17 +198,22 @@ export function checkConfig(config: Config): void {
   checkBaseUrl(config.baseUrl, development);
   checkCookiePath(config);
   checkSecret(config.secret, development);
-  checkProfile(config.wls ?? raven, config.desc, development);
+  const { wls = raven } = config;
+  checkProfile(wls, config.desc, development);
+  checkPrincipals('the option requirePrincipals', config.requirePrincipals, wls);
 }
 
 const rules: Rules<Config> = {
   baseUrl: text,
   secret: [(value) => [value].flat().every(isSecret), `${needsSecret}, or a list of such`],
-  wls: object,
+  wls: [
+    (value) => typeof value === 'object' && value !== null,
+    'is a login service, such as raven, which this package exports, and not its name',
+  ],
   store: [isStore, 'has the methods of a Store'],
   log: callable,
   callbackPath: [
-    (value) => isPath(value) && !/^\/webauth\/(?:login|logout|ticket)$/.test(value as string),
+    (value) => isPath(value) && !/^\/webauth\/(?:login|logout|ticket|cleared)$/.test(value as string),
     'is a path of letters, digits and -._~/ that begins with one slash, and not one of our other routes',
   ],
   cookieName: [
@@ -211,15 +229,16 @@ const rules: Rules<Config> = {
     'is a number of seconds, more than 20: a session has to outlast its login',
   ],
   coordinatedLogout: flag,
+  clearCacheOnLogout: flag,
   listSessions: flag,
   staleAfter: seconds,
   dangerouslyAllowStaleSessions: flag,
   responseTimeout: seconds,
   clockSkew: seconds,
-  requirePrincipals: restriction(texts),
-  requirePtags: restriction(texts),
+  requirePrincipals: restriction(names),
+  requirePtags: restriction(tags),
   onLogin: callable,
-  now: callable,
+  now: clock,
   dangerouslyActAsDevelopment: flag,
 };
 
@@ -273,14 +292,30 @@ function checkSecret(secret: Config['secret'], development: boolean): void {
   );
 }
 
+const profileRules: Rules<Profile> = {
+  name: required([(value) => isText(value) && value !== '', 'is a text that is not empty']),
+  authUrl: required(text),
+  logoutUrl: text,
+  keys: required(keySet),
+  oldVersionPtags: required(tags),
+  requirePtags: required(tags),
+  principalPattern: [
+    // With these flags, a pattern does not match the same text each time.
+    (value) => types.isRegExp(value) && !value.global && !value.sticky,
+    'is a RegExp without the flags g and y',
+  ],
+};
+
 function checkProfile(wls: Profile, desc: string | undefined, development: boolean): void {
-  const { name, authUrl, logoutUrl = authUrl, keys, oldVersionPtags, requirePtags } = wls;
-  const lists = [oldVersionPtags, requirePtags].every((list) => texts[0](list));
-  if (!isText(name) || !isText(authUrl) || typeof keys?.get !== 'function' || !lists) {
+  try {
+    checkFields('createWAA', 'wls', wls, profileRules);
+  } catch (cause) {
     throw new TypeError(
-      'the option wls is a login service: { name, authUrl, keys, oldVersionPtags, requirePtags }; of createWLS(), its profile',
+      `the option wls is a login service: { name, authUrl, keys, oldVersionPtags, requirePtags }; of createWLS(), its profile. Here ${(cause as Error).message}`,
+      { cause },
     );
   }
+  const { authUrl, logoutUrl = authUrl, keys } = wls;
   // Throws if these are no addresses to send people to, or `desc` cannot be sent.
   for (const address of [authUrl, logoutUrl])
     formatRequest(address, { url: 'https://example.org/', ...(desc && { desc }) });

@@ -1,5 +1,5 @@
 import { SessionError } from './errors.js';
-import { flag, isSeconds, type Rules, restriction, texts } from './options.js';
+import { flag, isSeconds, type Rules, restriction, unrestricted } from './options.js';
 import { isTypeList } from './request.js';
 import type { Auth } from './session/session.js';
 import { checkAuthentication } from './verify.js';
@@ -20,7 +20,7 @@ export interface Demands {
 export const demandRules: Rules<Demands> = {
   iact: restriction(flag),
   aauth: restriction([
-    (value) => texts[0](value) && isTypeList(value as string[]) && String(value).length <= 256,
+    (value) => isTypeList(value) && String(value).length <= 256,
     'is a list of at least one authentication type, such as ["pwd"]; in all, they have at most 256 characters',
   ]),
   maxAge: restriction([
@@ -28,6 +28,9 @@ export const demandRules: Rules<Demands> = {
     'is a whole number of seconds, at least 1 and at most those of a year',
   ]),
 };
+
+/** The same for demands that were read before: one that is undefined asks for nothing. */
+export const demandFields: Rules<Demands> = unrestricted(demandRules);
 
 /** The demands among other requirements; undefined where there is none. @throws TypeError where they contradict. */
 export function readDemands({ iact, aauth, maxAge }: Demands): Demands | undefined {

@@ -32,6 +32,7 @@ export const errorTable = {
   ERR_IACT_UNSATISFIED: verification,
   ERR_RESPONSE_REPLAYED: verification,
   ERR_COOKIES_BLOCKED: verification,
+  ERR_PATH_MISMATCH: { ...verification, status: 500, close: 1011 },
 
   ERR_WLS_CANCELLED: status,
   ERR_WLS_NO_ATYPES: status,
@@ -118,6 +119,8 @@ export abstract class WebauthError extends Error {
   handshake?: Handshake;
 
   constructor(code: ErrorCode, message: string) {
+    if (!Object.hasOwn(errorTable, code)) throw new TypeError('the code of an error is one of the error table');
+    if (typeof message !== 'string') throw new TypeError('the message of an error is a text');
     // These errors answer what came in from outside. Their place in the code tells nobody anything, and capturing
     // it would cost more than the refusal does.
     const { stackTraceLimit } = Error;

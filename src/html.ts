@@ -26,6 +26,10 @@ export interface PageOptions {
   readonly formAction?: readonly string[];
   /** Whether pages of any origin may frame it: false. */
   readonly framed?: boolean;
+  /** Sources of images, beside those that are in the page. */
+  readonly images?: readonly string[];
+  /** Address to which the page leads at once, without a script. */
+  readonly refresh?: string;
   /** A script, run by its hash. */
   readonly script?: string;
   /** The path of a module, of this origin, which may import others of it. */
@@ -41,6 +45,7 @@ export interface PageOptions {
 /** Answers with a page that nobody may store or add scripts to, nor frame, unless the options say so. */
 export function sendPage(response: ServerResponse, title: string, body: Html, options: PageOptions = {}): void {
   const { status = 200, formAction = [], script, module, connect = ["'none'"], frames = [], framed = false } = options;
+  const { images = [] } = options;
   const page = render(title, body, options);
   response.writeHead(status, {
     'Content-Type': 'text/html; charset=utf-8',
@@ -48,7 +53,7 @@ export function sendPage(response: ServerResponse, title: string, body: Html, op
     'Cache-Control': 'no-store',
     'Content-Security-Policy': [
       "default-src 'none'",
-      'img-src data:',
+      `img-src ${['data:', ...images].join(' ')}`,
       `style-src ${hash(styleOf(options))}`,
       `script-src ${module ? "'self'" : script ? hash(script) : "'none'"}`,
       `connect-src ${connect.join(' ')}`,
@@ -76,7 +81,7 @@ function styleOf(options: PageOptions): string {
 }
 
 function render(title: string, body: Html, options: PageOptions): string {
-  const { script, module } = options;
+  const { script, module, refresh } = options;
   return `<!doctype html>
 <html lang="en">
 <head>
@@ -85,7 +90,7 @@ function render(title: string, body: Html, options: PageOptions): string {
 <meta name="color-scheme" content="light dark">
 <title>${html`${title}`.text}</title>
 <link rel="icon" href="data:,">
-<style>${styleOf(options)}</style>
+${refresh ? html`<meta http-equiv="refresh" content="0; url=${refresh}">\n`.text : ''}<style>${styleOf(options)}</style>
 </head>
 <body>
 <main>
@@ -140,6 +145,7 @@ ul, ol { padding-left: 1.3rem; margin: 0 0 1rem; }
 details { margin-top: 1.5rem; }
 summary { cursor: pointer; padding: .6rem 0; }
 form { margin: 0; }
+div.row { margin-bottom: 1rem; }
 .choices { list-style: none; padding: 0; margin: 0 0 1rem; display: grid; gap: .5rem; }
 .choices button { width: 100%; text-align: left; display: flex; flex-wrap: wrap; gap: 0 .75rem;
   align-items: baseline; }

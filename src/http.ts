@@ -1,5 +1,5 @@
 import { isUtf8 } from 'node:buffer';
-import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
 import cookieParser from 'cookie-parser';
 import { AuthorisationError, SessionError, WebauthError } from './errors.js';
 
@@ -72,9 +72,22 @@ const schemes = {
 };
 
 /** The lines of Authorization, as they came: Node's `headers` keep the first. */
-export function authorizationLines({ headers, rawHeaders }: IncomingMessage): string[] {
-  if (headers.authorization === undefined) return [];
-  return rawHeaders.filter((_, i) => i % 2 === 1 && rawHeaders[i - 1]?.toLowerCase() === 'authorization');
+export function authorizationLines(request: IncomingMessage): string[] {
+  return headerLines(request, 'authorization');
+}
+
+/**
+ * The lines of a header, as they came. Node's `headers` join or drop some, and HTTP/2 has no `headersDistinct`.
+ * @param name in lower case.
+ */
+function headerLines({ headers, rawHeaders }: IncomingMessage, name: string): string[] {
+  if (headers[name] === undefined) return [];
+  return rawHeaders.filter((_, i) => i % 2 === 1 && rawHeaders[i - 1]?.toLowerCase() === name);
+}
+
+/** Host that a request is for: in HTTP/2 a pseudo-header (RFC 9113, 8.3.1), which no header of HTTP/1.1 can be named. */
+export function hostOf({ headers }: IncomingMessage): string | undefined {
+  return (headers[':authority'] as string | undefined) ?? headers.host;
 }
 
 /** Whether something is offered under that scheme, in whatever form. */
@@ -171,7 +184,7 @@ export function withOwn(own: ReadonlySet<string>, others: readonly string[] = []
 export function checkOrigin(request: IncomingMessage, allowed: ReadonlySet<string>): void {
   // Node joins several lines by commas, which no origin has.
   if (allowed.has(request.headers.origin ?? '')) return;
-  const origins = request.headersDistinct['origin'] ?? [];
+  const origins = headerLines(request, 'origin');
   const found = ['no Origin', 'another Origin'][origins.length] ?? 'more than one Origin';
   throw new AuthorisationError('ERR_ORIGIN_REFUSED', `the request has ${found}; allowed: ${[...allowed].join(', ')}`);
 }
@@ -182,7 +195,7 @@ export function checkOrigin(request: IncomingMessage, allowed: ReadonlySet<strin
  */
 export function checkFormOrigin(request: IncomingMessage, allowed: ReadonlySet<string>): void {
   const own = request.headers['sec-fetch-site'] === 'same-origin';
-  if (own && request.headersDistinct['origin']?.join() === 'null') return;
+  if (own && headerLines(request, 'origin').join() === 'null') return;
   checkOrigin(request, allowed);
 }
 
@@ -206,8 +219,12 @@ export function isElementRead({ method, headers }: IncomingMessage): boolean {
   if (method !== 'GET') return false;
   const { 'sec-fetch-dest': destination = 'empty', 'sec-fetch-mode': mode = 'cors' } = headers;
   if (destination !== 'empty' || (mode !== 'cors' && mode !== 'same-origin')) return true;
-  // Firefox called the header X-Moz, and Safari Purpose, before Sec-Purpose.
-  return ['sec-purpose', 'purpose', 'x-moz'].some((name) => headers[name]?.includes('prefetch'));
+  return isPrefetch(headers);
+}
+
+/** Whether the browser declares a prefetch. Before Sec-Purpose, Firefox sent X-Moz, and Chromium and Safari Purpose. */
+function isPrefetch(headers: IncomingHttpHeaders): boolean {
+  return ['sec-purpose', 'purpose', 'x-moz'].some((name) => /\bprefetch\b/i.test(String(headers[name])));
 }
 
 /** Whether a page of another origin reads something, as far as its browser says. */
@@ -221,9 +238,24 @@ export function isSafe({ method }: IncomingMessage): boolean {
   return method === 'GET' || method === 'HEAD' || method === 'OPTIONS';
 }
 
+/** Whether a response is one of Node's compatibility API of HTTP/2. */
+export function isHttp2(response: ServerResponse): boolean {
+  return 'stream' in response;
+}
+
+/**
+ * Adds a header to those of its name. Node's `appendHeader` changes the list that a handler gave to `setHeader`: one that
+ * answers share would collect the cookies of all users.
+ */
+export function addHeader(response: ServerResponse, name: string, value: string): void {
+  const set = response.getHeader(name);
+  response.setHeader(name, set === undefined ? value : [set, value].flat().map(String));
+}
+
 /** What was not read yet of the request is not waited for. */
 export function closeUnread(response: ServerResponse): void {
-  if (!response.req.complete) response.setHeader('Connection', 'close');
+  // HTTP/2 ends streams, not connections, and forbids the header (RFC 9113, 8.2.2).
+  if (!response.req.complete && !isHttp2(response)) response.setHeader('Connection', 'close');
 }
 
 /** Answers with JSON that nobody may store. */
@@ -264,7 +296,7 @@ export function retryAfter(status: number): string | undefined {
   return { 429: '30', 503: '5' }[status];
 }
 
-/** Whether a person's browser is going to a page, so that it can be sent elsewhere to log in. */
+/** Whether a browser navigates to a page, so that it can be redirected to a login. */
 export function isNavigation(request: IncomingMessage): boolean {
   return (request.method === 'GET' || request.method === 'HEAD') && wantsPage(request);
 }
@@ -277,7 +309,7 @@ const frames: ReadonlySet<string> = new Set(['iframe', 'frame', 'object', 'embed
  * a copy in case the user goes there. A request without these headers counts as a page of a window.
  */
 export function purposeOf({ headers }: IncomingMessage): 'window' | 'frame' | 'part' | 'prefetch' {
-  if (/\bprefetch\b/i.test(`${headers['sec-purpose']} ${headers['purpose']}`)) return 'prefetch';
+  if (isPrefetch(headers)) return 'prefetch';
   const mode = headers['sec-fetch-mode'];
   // Every browser that sends the one sends the other; fetch() of Node sends the mode alone, and is no page's doing.
   if (mode === undefined || headers['sec-fetch-site'] === undefined) return 'window';
@@ -288,11 +320,29 @@ export function purposeOf({ headers }: IncomingMessage): 'window' | 'frame' | 'p
   return frames.has(destination) ? 'frame' : 'part';
 }
 
-/** Whether the answer is for a person to read, rather than for a program. */
+/**
+ * Whether the response is for a person to read: whether the browser declares a navigation (Fetch Metadata) or, without
+ * that header, the client accepts HTML by name and no script of a page declares the request. Android WebViews send the
+ * name of their application as `X-Requested-With`, with navigations too.
+ */
 export function wantsPage({ headers }: IncomingMessage): boolean {
   const mode = headers['sec-fetch-mode'];
-  if (mode !== undefined && mode !== 'navigate') return false;
-  return headers['x-requested-with'] === undefined && (headers.accept ?? '').includes('text/html');
+  if (mode !== undefined) return mode === 'navigate';
+  return acceptsHtml(headers.accept) && !isScripted(headers['x-requested-with']);
+}
+
+/** Whether a range of `Accept` is `text/html`, with a weight above 0 (RFC 9110, 12.4.2 and 12.5.1). */
+function acceptsHtml(accept = ''): boolean {
+  return accept.split(',').some((range) => {
+    const [type, ...parameters] = range.split(';').map((part) => part.trim().toLowerCase());
+    return type === 'text/html' && !parameters.some((parameter) => /^q=0(?:\.0*)?$/.test(parameter));
+  });
+}
+
+/** Whether `X-Requested-With` names XMLHttpRequest. A WebView may add the name of its application. */
+function isScripted(requestedWith: string | string[] = ''): boolean {
+  const values = String(requestedWith).split(',');
+  return values.some((value) => value.trim().toLowerCase() === 'xmlhttprequest');
 }
 
 /** Names compared as cookie-parser splits them: at `;`, up to the first `=`, without blanks and tabs around. */

@@ -1,6 +1,7 @@
 import { createHash, createPublicKey, type KeyObject } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { checkArgument, isText, kindOf, type Rule, required } from './options.js';
 
 /** A public key, parsed once, with all that verification asks of it. */
 export interface PublicKey {
@@ -23,6 +24,7 @@ export class KeySet {
 
   /** From PEM texts by kid, as in `KeySet.from({ "2": pem })`. */
   static from(pems: Readonly<Record<string, string>>): KeySet {
+    checkArgument('KeySet.from()', 'pems', pems, pemsByKid);
     const keys = new KeySet();
     for (const [kid, pem] of Object.entries(pems)) keys.add(kid, pem);
     return keys;
@@ -30,8 +32,9 @@ export class KeySet {
 
   /** From the files `<kid>.pem` of a folder, read once; other files are left alone. */
   static fromDirectory(path: string): KeySet {
+    checkArgument('KeySet.fromDirectory()', 'path', path, folder);
     const keys = new KeySet();
-    for (const name of readdirSync(path)) {
+    for (const name of readFolder(path)) {
       const kid = /^([1-9]\d{0,7})\.pem$/.exec(name)?.[1];
       if (kid) keys.add(kid, readFileSync(join(path, name), 'utf8'));
     }
@@ -46,9 +49,10 @@ export class KeySet {
    * @throws TypeError if the kid or the key is not one.
    */
   add(kid: string, pem: string): void {
-    if (typeof kid !== 'string' || !kidShape.test(kid)) {
+    if (!isText(kid)) checkKid('add()', kid);
+    if (!kidShape.test(kid)) {
       throw new TypeError(
-        `a kid is a number of one to eight digits without a leading zero, not ${JSON.stringify(kid)}`,
+        `a kid is a number of one to eight digits without a leading zero, not ${JSON.stringify(kid.slice(0, 40))}`,
       );
     }
     this.#keys.set(kid, parseKey(kid, pem));
@@ -56,6 +60,7 @@ export class KeySet {
 
   /** Removes a key; says whether it was there. */
   remove(kid: string): boolean {
+    checkKid('remove()', kid);
     return this.#keys.delete(kid);
   }
 
@@ -66,17 +71,43 @@ export class KeySet {
 
   /** The key of that kid, if there is one. */
   get(kid: string): PublicKey | undefined {
+    if (!isText(kid)) checkKid('get()', kid);
     return this.#keys.get(kid);
   }
 
   /** SHA-256 of the key's DER SubjectPublicKeyInfo, in hex: compare it with the one that you get from the service. */
   fingerprint(kid: string): string | undefined {
+    checkKid('fingerprint()', kid);
     return this.#keys.get(kid)?.fingerprint;
   }
 }
 
+const pemsByKid: Rule = required([
+  (value) => typeof value === 'object' && value !== null && !Array.isArray(value) && Object.keys(value).length > 0,
+  'is an object of PEM texts by kid, such as { "2": pem }, and not empty',
+]);
+
+const folder: Rule = required([
+  (value) => isText(value) && /^[^\0]+$/.test(value),
+  'is the path of a folder with files <kid>.pem',
+]);
+
+/** @throws TypeError for a number, such as 2: no key has it, so that a key would seem to be missing, or removed. */
+function checkKid(method: string, kid: unknown): void {
+  checkArgument(`KeySet.${method}`, 'kid', kid, required([isText, 'is a text, such as "2"']));
+}
+
+function readFolder(path: string): string[] {
+  try {
+    return readdirSync(path);
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException;
+    throw new TypeError(`the folder ${path} of the keys cannot be read (${code})`, { cause });
+  }
+}
+
 function parseKey(kid: string, pem: string): PublicKey {
-  if (typeof pem !== 'string') throw new TypeError(`key ${kid} is not PEM text`);
+  if (!isText(pem)) throw new TypeError(`key ${kid} is not PEM text; here it is ${kindOf(pem)}`);
   if (/PRIVATE KEY/.test(pem))
     throw new TypeError(`key ${kid} is a private key: keep it where it is, and give its public half`);
   const key = readPem(kid, pem);

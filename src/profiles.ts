@@ -1,4 +1,5 @@
 import { bundledKey, type KeySet, type PublicKey } from './keys.js';
+import { checkOptions, keySet, type Rules, required } from './options.js';
 
 /** A login service, as plain data: make your own by the same shape. */
 export interface Profile {
@@ -13,7 +14,15 @@ export interface Profile {
   readonly oldVersionPtags: readonly string[];
   /** The ptags of which a person needs one, where a route does not say; empty asks for none. */
   readonly requirePtags: readonly string[];
+  /**
+   * Pattern of the service's principals, without the flags g and y. A principal that does not match is rejected where an
+   * application names it, since the service never sends it. Any principal, by default.
+   */
+  readonly principalPattern?: RegExp;
 }
+
+/** CRSids: `spqr1`. */
+export const crsid: RegExp = /^[a-z][a-z0-9]*$/;
 
 /** Raven, the University of Cambridge's login service. */
 export const raven: Profile = ravenLike('raven', 'https://raven.cam.ac.uk', '2');
@@ -23,8 +32,37 @@ export const ravenDemo: Profile = ravenLike('ravenDemo', 'https://demo.raven.cam
 
 const demoModulus = ravenDemo.keys.get('901')?.n;
 
+/** Keys of a login service that its operator gives. */
+interface KeyOptions {
+  readonly keys: KeySet;
+}
+
+const keyRules: Rules<KeyOptions> = { keys: required(keySet) };
+
+/**
+ * Checks principals that an application names.
+ *
+ * @param what the parameter that names them, for the message.
+ * @throws TypeError if one is none that the login service can send.
+ */
+export function checkPrincipals(
+  what: string,
+  principals: readonly string[] = [],
+  { name, principalPattern }: Profile,
+): void {
+  const stray = principals.find((principal) => principalPattern?.test(principal) === false);
+  if (stray === undefined) return;
+  const meant = stray.trim().toLowerCase();
+  const hint = principalPattern?.test(meant) ? ` Perhaps ${JSON.stringify(meant)} was meant.` : '';
+  throw new TypeError(
+    `${what} names ${JSON.stringify(stray.slice(0, 40))}, which the login service ${name} never sends: its principals match ${principalPattern}.${hint}`,
+  );
+}
+
 /** Nevar, the SRCF's stand-in for Raven; its operator gives you the key. */
-export function nevar({ keys }: { readonly keys: KeySet }): Profile {
+export function nevar(options: KeyOptions): Profile {
+  checkOptions('nevar()', options, keyRules);
+  const { keys } = options;
   return {
     name: 'nevar',
     authUrl: 'https://nevar.srcf.net/wls/authenticate',
@@ -32,11 +70,14 @@ export function nevar({ keys }: { readonly keys: KeySet }): Profile {
     keys,
     oldVersionPtags: ['current'],
     requirePtags: ['current'],
+    principalPattern: crsid,
   };
 }
 
 /** Goose, logins with SRCF accounts; its operator gives you the keys. It sends no ptags, so none are required. */
-export function goose({ keys }: { readonly keys: KeySet }): Profile {
+export function goose(options: KeyOptions): Profile {
+  checkOptions('goose()', options, keyRules);
+  const { keys } = options;
   return {
     name: 'goose',
     authUrl: 'https://auth.srcf.net/wls/authenticate',
@@ -61,5 +102,6 @@ function ravenLike(name: string, origin: string, kid: '2' | '901'): Profile {
     keys: bundledKey(kid),
     oldVersionPtags: ['current'],
     requirePtags: ['current'],
+    principalPattern: crsid,
   };
 }

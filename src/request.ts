@@ -1,5 +1,7 @@
+import { isUtf8 } from 'node:buffer';
 import { decodeForm, formatDate, parseDate, parseList, queryPairs } from './codec.js';
 import { isLoopback } from './environment.js';
+import { checkFields, date, flag, isText, isTextList, kindOf, type Rule, type Rules, required } from './options.js';
 import type { Version } from './response.js';
 
 /** What an application asks of the login service, in the words of the wire. */
@@ -45,6 +47,7 @@ export class RequestRefused extends Error {
  */
 export function formatRequest(authUrl: string, request: AuthRequest): string {
   const base = checkAuthUrl(authUrl);
+  checkFields('formatRequest(authUrl, request)', 'request', request, rules);
   const query = Object.entries(writeFields(request))
     .filter((pair): pair is [string, string] => pair[1] !== undefined)
     .map(([name, value]) => `${name}=${encodeURIComponent(value)}`);
@@ -52,39 +55,58 @@ export function formatRequest(authUrl: string, request: AuthRequest): string {
 }
 
 /**
- * Reads the raw query of a request, as strictly as the protocol is written.
+ * Parses the raw query of a request, as strictly as the protocol is written.
+ *
  * @throws RequestRefused with the status and the sentence to answer.
  */
 export function parseRequest(rawQuery: string): AuthRequest {
-  const fields = readPairs(rawQuery);
+  const reject = (message: string) => {
+    throw refused(message);
+  };
+  return readFields(readPairs(rawQuery, reject), reject);
+}
+
+/**
+ * Parses the raw query of a request as a login service in use does: an empty optional parameter is absent, `skew` is
+ * ignored, and deviations that change neither the answer nor its destination are reported instead of rejected. These
+ * are unknown parameters, text outside of printable ASCII, a malformed `date` and `fail=no`.
+ *
+ * @param report receives a sentence on each tolerated deviation.
+ * @throws RequestRefused with the status and the sentence to answer.
+ */
+export function parseRequestLeniently(rawQuery: string, report: (deviation: string) => void): AuthRequest {
+  const fields = readPairs(rawQuery, report, ['skew']);
+  for (const name of names) if (fields[name] === '' && !mandatory.has(name)) delete fields[name];
+  return readFields(fields, report);
+}
+
+/** Handles a deviation that a lenient reading tolerates: throws, or returns to go on. */
+type Handler = (deviation: string) => void;
+
+function readFields(fields: Record<string, string>, tolerate: Handler): AuthRequest {
   const ver = fields['ver'];
   if (ver === undefined) throw refused('ver is missing');
   if (!/^[123]$/.test(ver)) throw new RequestRefused(520, 'ver is not 1, 2 or 3');
   return {
     ver: Number(ver) as Version,
     url: readUrl(fields['url']),
-    ...optional('desc', readText(fields, 'desc')),
+    ...optional('desc', readText(fields, 'desc', tolerate)),
     ...optional('aauth', readTypes(fields['aauth'])),
     ...optional('iact', readFlag(fields['iact'])),
-    ...optional('msg', readText(fields, 'msg')),
+    ...optional('msg', readText(fields, 'msg', tolerate)),
     ...optional('params', fields['params']),
-    ...optional('date', readDate(fields['date'])),
-    ...optional('fail', readFail(fields['fail'])),
+    ...optional('date', readDate(fields['date'], tolerate)),
+    ...optional('fail', readFail(fields['fail'], tolerate)),
   };
 }
 
 // In the order in which they are written.
 const names = ['ver', 'url', 'desc', 'aauth', 'iact', 'msg', 'params', 'date', 'fail'] as const;
+const mandatory: ReadonlySet<string> = new Set(['ver', 'url']);
 type Fields = Partial<Record<(typeof names)[number], string | undefined>>;
 
 function writeFields(request: AuthRequest): Fields {
   const { ver = 3, url, desc, aauth, iact, msg, params, date, fail } = request;
-  if (ver !== 1 && ver !== 2 && ver !== 3) throw new TypeError('ver is 1, 2 or 3');
-  if (aauth !== undefined && !isTypeList(aauth)) {
-    throw new TypeError('aauth is a list of at least one authentication type, such as ["pwd"]');
-  }
-  if (params !== undefined && !params.isWellFormed()) throw new TypeError('params is not well-formed Unicode');
-  if (!isAbsolute(url)) throw new TypeError('url is an absolute http or https address, without a fragment');
   return {
     ver: `${ver}`,
     url,
@@ -100,6 +122,29 @@ function writeFields(request: AuthRequest): Fields {
 
 const printable = /^[\x20-\x7e]*$/;
 
+const encodable: Rule = [
+  (value) => isText(value) || isText((value as Partial<Encoded>).encoded),
+  'is a text, or { encoded } with a text that is encoded already',
+];
+
+const rules: Rules<AuthRequest> = {
+  ver: [(value) => value === 1 || value === 2 || value === 3, 'is 1, 2 or 3'],
+  url: required([
+    (value) => isText(value) && isAbsolute(value),
+    'is an absolute http or https address, without a fragment',
+  ]),
+  desc: encodable,
+  msg: encodable,
+  aauth: [
+    (value) => isTypeList(value),
+    'is a list of at least one authentication type, such as ["pwd"], in visible ASCII without commas',
+  ],
+  iact: flag,
+  params: [(value) => isText(value) && value.isWellFormed(), 'is a text of well-formed Unicode'],
+  date: date,
+  fail: flag,
+};
+
 function writeText(name: string, text: string | Encoded | undefined): string | undefined {
   if (text === undefined) return undefined;
   const encoded = typeof text === 'string' ? encodeText(name, text) : text.encoded;
@@ -112,31 +157,44 @@ function encodeText(name: string, text: string): string {
   if (/\p{Cc}/u.test(text) || !text.isWellFormed()) {
     throw new TypeError(`${name} holds a control character, or half of a surrogate pair`);
   }
-  return text.replaceAll('&', '&amp;').replace(/[^\x20-\x7e]/gu, (char) => `&#${char.codePointAt(0)};`);
+  return text.replaceAll('&', '&amp;').replace(notPrintable, reference);
+}
+
+const notPrintable = /[^\x20-\x7e]/gu;
+
+function reference(char: string): string {
+  return `&#${char.codePointAt(0)};`;
 }
 
 function checkAuthUrl(authUrl: string): string {
-  const url = isAbsolute(authUrl) ? new URL(authUrl) : undefined;
+  const url = isText(authUrl) && isAbsolute(authUrl) ? new URL(authUrl) : undefined;
   if (url?.protocol === 'https:' || (url?.protocol === 'http:' && isLoopback(url.hostname))) return authUrl;
-  throw new TypeError('the address of the login service must be https (http only on loopback)');
+  throw new TypeError(
+    `authUrl, the address of the login service, must be https (http only on loopback); here it is ${kindOf(authUrl)}`,
+  );
 }
 
 function isAbsolute(url: string): boolean {
-  return /^https?:\/\/[\x21-\x22\x24-\x7e]+$/.test(url) && URL.canParse(url);
+  // Schemes are case-insensitive (RFC 3986, 3.1).
+  return /^https?:\/\/[\x21-\x22\x24-\x7e]+$/i.test(url) && URL.canParse(url);
 }
 
 /** At least one type; a type is visible ASCII but the comma. */
-export function isTypeList(types: readonly string[]): boolean {
-  return types.length > 0 && types.every((type) => /^[\x21-\x2b\x2d-\x7e]+$/.test(type));
+export function isTypeList(types: unknown): types is readonly string[] {
+  return isTextList(types, (type) => /^[\x21-\x2b\x2d-\x7e]+$/.test(type)) && types.length > 0;
 }
 
-function readPairs(rawQuery: string): Record<string, string> {
+function readPairs(rawQuery: string, tolerate: Handler, ignored: readonly string[] = []): Record<string, string> {
   const fields: Record<string, string> = Object.create(null);
-  for (const pair of queryPairs(rawQuery)) {
-    const [name, value] = pair.map(decode) as [string, string];
-    if (!(names as readonly string[]).includes(name)) throw refused(`there is no parameter of the name ${quote(name)}`);
+  for (const [rawName, rawValue] of queryPairs(rawQuery)) {
+    const name = decodeName(rawName, tolerate);
+    if (name === undefined || ignored.includes(name)) continue;
+    if (!(names as readonly string[]).includes(name)) {
+      tolerate(`there is no parameter of the name ${quote(name)}`);
+      continue;
+    }
     if (name in fields) throw refused(`${name} is there more than once`);
-    fields[name] = value;
+    fields[name] = name === 'desc' || name === 'msg' ? decodeText(rawValue, name, tolerate) : decode(rawValue);
   }
   return fields;
 }
@@ -149,17 +207,42 @@ function decode(raw: string): string {
   }
 }
 
+/** Decodes a name; undefined for a tolerated name that does not decode, which is none of ours. */
+function decodeName(raw: string, tolerate: Handler): string | undefined {
+  try {
+    return decodeForm(raw);
+  } catch (error) {
+    tolerate((error as Error).message);
+    return undefined;
+  }
+}
+
+/** Decodes a text that is only displayed. A tolerated text that is not UTF-8 is taken for Latin-1. */
+function decodeText(raw: string, name: string, tolerate: Handler): string {
+  try {
+    return decodeForm(raw);
+  } catch (error) {
+    tolerate(`${name}: ${(error as Error).message}`);
+    const unescaped = raw
+      .replaceAll('+', ' ')
+      .replace(/%([0-9a-f]{2})/gi, (_, hex) => String.fromCharCode(Number.parseInt(hex, 16)));
+    const bytes = Buffer.from(unescaped, 'latin1');
+    return bytes.toString(isUtf8(bytes) ? 'utf8' : 'latin1');
+  }
+}
+
 function readUrl(url: string | undefined): string {
   if (url === undefined) throw refused('url is missing');
   if (!isAbsolute(url)) throw refused('url is not an absolute http or https address without a fragment');
   return url;
 }
 
-function readText(fields: Record<string, string>, name: 'desc' | 'msg'): Encoded | undefined {
+function readText(fields: Record<string, string>, name: 'desc' | 'msg', tolerate: Handler): Encoded | undefined {
   const encoded = fields[name];
   if (encoded === undefined) return undefined;
-  if (!printable.test(encoded)) throw refused(`${name} is not printable ASCII`);
-  return { encoded };
+  if (printable.test(encoded)) return { encoded };
+  tolerate(`${name} is not printable ASCII`);
+  return { encoded: encoded.replace(/\p{Cc}|\p{Cs}/gu, ' ').replace(notPrintable, reference) };
 }
 
 function readTypes(aauth: string | undefined): string[] | undefined {
@@ -175,16 +258,19 @@ function readFlag(iact: string | undefined): boolean | undefined {
   return iact === 'yes';
 }
 
-function readDate(date: string | undefined): Date | undefined {
+function readDate(date: string | undefined, tolerate: Handler): Date | undefined {
   if (date === undefined) return undefined;
   const instant = parseDate(date);
-  if (instant === undefined) throw refused('date is not of the form YYYYMMDDTHHMMSSZ');
+  if (instant === undefined) tolerate('date is not of the form YYYYMMDDTHHMMSSZ');
   return instant;
 }
 
-function readFail(fail: string | undefined): boolean | undefined {
-  if (fail !== undefined && fail !== 'yes') throw refused('fail can only be yes');
-  return fail === 'yes' || undefined;
+function readFail(fail: string | undefined, tolerate: Handler): boolean | undefined {
+  if (fail === undefined) return undefined;
+  if (fail === 'yes') return true;
+  if (fail !== 'no') throw refused('fail can only be yes');
+  tolerate('fail can only be yes');
+  return undefined;
 }
 
 function optional<K extends string, V>(name: K, value: V | undefined): { [P in K]?: V } {

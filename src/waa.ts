@@ -12,20 +12,37 @@ import {
   routesOf,
   socketCookieOf,
 } from './config.js';
-import { type Demands, formatDemands, unmet } from './demands.js';
+import { type Demands, demandFields, formatDemands, unmet } from './demands.js';
 import { digest } from './digest.js';
 import { AuthorisationError, SessionError, VerificationError, WebauthError } from './errors.js';
-import { isDemoKey, type Profile, raven } from './profiles.js';
+import {
+  callable,
+  checkArgument,
+  checkFields,
+  checkOptions,
+  isText,
+  names,
+  origin as originRule,
+  type Rule,
+  type Rules,
+  required,
+  restriction,
+  tags,
+  text,
+  unrestricted,
+} from './options.js';
+import { checkPrincipals, isDemoKey, type Profile, raven } from './profiles.js';
 import { formatRequest } from './request.js';
 import { type AuthResponse, parseResponse } from './response.js';
 import type { ListedSession } from './session/list.js';
 import { MemoryStore } from './session/memory.js';
 import { checkOwnAuth } from './session/own-auth.js';
+import { Pace } from './session/pace.js';
 import { Sealer } from './session/seal.js';
 import type { Auth } from './session/session.js';
 import { Sessions, type SocketCookies } from './session/sessions.js';
 import type { Store } from './session/store.js';
-import type { NewToken, Token } from './session/tokens.js';
+import { type NewToken, newTokenRules, type Token } from './session/tokens.js';
 import type { OnEnd, OnRenew } from './session/watches.js';
 import { type VerifiedResponse, verifyParsed } from './verify.js';
 
@@ -38,6 +55,16 @@ export interface Requirements {
   /** Of an API token, that it has all of these; none, by default. Sessions are good for everything. */
   readonly scopes?: readonly string[];
 }
+
+export const requirementRules: Rules<Requirements> = {
+  principals: restriction(names),
+  ptags: restriction(tags),
+  scopes: restriction(names),
+};
+
+/** The same for a call, where one that is undefined is as configured. */
+const routeRules = unrestricted(requirementRules);
+const noRequirements: Requirements = {};
 
 /** The cookie that opens sockets at another origin, and nothing else. */
 export interface SocketCookie extends SocketCookies {
@@ -61,6 +88,13 @@ export interface SessionDesk {
   list(principal: string, asking?: Auth): Promise<ListedSession[]>;
   /** Ends one everywhere. Resolves to whether that person has one of that handle. */
   revoke(principal: string, handle: string): Promise<boolean>;
+}
+
+declare module 'node:http2' {
+  interface Http2ServerRequest {
+    /** Session or token of the user; set by `webauth`. */
+    auth?: Auth | undefined;
+  }
 }
 
 /** Checks the configuration once and throws TypeError, with what to do, where it cannot be used safely. */
@@ -91,6 +125,8 @@ const MAX_RETURN = 2048;
 /** Seconds: longer than a clock is put back by, so that a response that is fresh again is not one to be used again. */
 const REPLAY_MEMORY = 3600 + 10 * 60;
 const DONE_TIME = 10;
+/** Longest part of a path that an error shows: characters. */
+const MAX_SHOWN = 100;
 /** Browsers drop cookies of over 4096 characters; this leaves room for name and attributes. */
 const MAX_COOKIE = 3800;
 
@@ -105,6 +141,8 @@ export class WAA {
   readonly wls: Profile;
   /** Whether what is for development only is accepted. */
   readonly isDevelopment: boolean;
+  /** Whether the pages after a logout clear the browser's cache. */
+  readonly clearsCache: boolean;
   /** How long the login cookie is kept: seconds. */
   readonly loginTime: number = LOGIN_TIME;
   /** How long after a login it would be a loop to need another: seconds. */
@@ -115,6 +153,10 @@ export class WAA {
   readonly #store: Store;
   readonly #sessions: Sessions;
   readonly #attempts: Attempts;
+  /** Throttles the log to once a minute: every login behind a proxy that rewrites paths fails alike. */
+  readonly #pathMismatches = new Pace(60_000);
+  /** Requirements that were checked. */
+  readonly #checked = new WeakSet<Requirements>([noRequirements]);
   readonly #requirements: { readonly principals: readonly string[] | undefined; readonly ptags: readonly string[] };
   /**
    * Resolves once the store has been heard, or not for some seconds; until it is, nobody has a session. Rejects with a
@@ -136,6 +178,7 @@ export class WAA {
     this.origins = new Set([this.origin]);
     this.routes = routesOf(config);
     this.cookies = cookiesOf(config);
+    this.clearsCache = config.clearCacheOnLogout ?? true;
     this.#requirements = {
       principals: config.requirePrincipals,
       ptags: config.requirePtags ?? this.wls.requirePtags,
@@ -184,6 +227,10 @@ export class WAA {
     demands: Demands = {},
     live?: Auth,
   ): { readonly location: string; readonly nonce: string } {
+    checkArgument('startLogin()', 'returnTo', returnTo, required(text));
+    checkArgument('startLogin()', 'nonce', nonce, text);
+    checkFields('startLogin()', 'demands', demands, demandFields);
+    if (live !== undefined) this.#checkOwn('startLogin()', live);
     const purpose = { returnTo: this.safeReturn(returnTo), demands, principal: live?.principal };
     const begun = this.#attempts.begin(purpose, nonce);
     const { iact, aauth } = demands;
@@ -209,6 +256,9 @@ export class WAA {
    * @throws WebauthError. The live session goes on then. Where the attempt is one of ours, `loginUrl` leads to another.
    */
   async finishLogin(encoded: string, nonce: string | undefined, live?: Auth, anchor?: string): Promise<Login> {
+    checkArgument('finishLogin()', 'nonce', nonce, text);
+    checkArgument('finishLogin()', 'anchor', anchor, text);
+    if (live !== undefined) this.#checkOwn('finishLogin()', live);
     const parsed = parseResponse(encoded);
     const { params, kid, status } = parsed;
     const attempt = this.#attempts.open(params, nonce);
@@ -229,6 +279,21 @@ export class WAA {
       if (error instanceof WebauthError) error.loginUrl = this.loginUrl(returnTo, again);
       throw error;
     }
+  }
+
+  /**
+   * Judges a login response that arrived at another path than the callback. To ignore it would send the browser to log in
+   * again, without end.
+   *
+   * @returns the error; `undefined` for the response to a login of another application, or
+   * of over half an hour ago: an address in the history of a browser.
+   */
+  rejectMisdirected(encoded: string, path: string): VerificationError | undefined {
+    const attempt = this.#attempts.find(paramsOf(encoded));
+    if (attempt === undefined) return undefined;
+    const error = pathMismatch('a login response', path, this.routes.callback);
+    error.loginUrl = this.loginUrl(attempt.returnTo, attempt.demands);
+    return error;
   }
 
   /**
@@ -262,12 +327,18 @@ export class WAA {
 
   /** The cookie of browsers that have this application's pages, and its sockets at another origin. */
   socketCookie(origin: string): SocketCookie {
+    checkArgument('socketCookie()', 'origin', origin, required(originRule));
     const { name, secure } = socketCookieOf(this.#config, origin);
     return { name, secure, ...this.#sessions.socketCookies(name, origin) };
   }
 
   /** @throws AuthorisationError if the person or the token may not enter. What `route` leaves out is as configured. */
-  authorise(auth: Auth, route: Requirements = {}): void {
+  authorise(auth: Auth, route: Requirements = noRequirements): void {
+    if (!this.#checked.has(route)) {
+      checkOptions('authorise()', route, routeRules);
+      this.checkRequirements('authorise()', route);
+    }
+    if (typeof auth?.principal !== 'string' || !Array.isArray(auth.ptags)) checkOwnAuth('authorise()', auth);
     checkScopes(auth, route.scopes);
     const { principals = this.#requirements.principals, ptags = this.#requirements.ptags } = route;
     if (principals && !principals.includes(auth.principal)) {
@@ -280,6 +351,17 @@ export class WAA {
       const wanted = ptags.map((tag) => `"${tag}"`).join(' or ');
       throw new AuthorisationError('ERR_PTAGS_REFUSED', `to enter here, a person needs the ptag ${wanted}`);
     }
+  }
+
+  /**
+   * Checks requirements once, when a guard is made of them. Their types have been checked.
+   *
+   * @param of the function that takes them, for the message.
+   * @throws TypeError if the login service never sends one of the principals.
+   */
+  checkRequirements(of: string, route: Requirements): void {
+    checkPrincipals(`the option principals of ${of}`, route.principals, this.wls);
+    this.#checked.add(route);
   }
 
   /** Why the login of this session is not what is asked for; undefined if it is. */
@@ -327,6 +409,16 @@ export class WAA {
     return this.#sessions.isRevoked(auth);
   }
 
+  /** Whether a user or the application revoked a peeked session. */
+  isEnded(auth: Auth): boolean {
+    return this.#sessions.isEnded(auth);
+  }
+
+  /** Whether a peeked session with that binding cookie was revoked together with all earlier ones of its user. */
+  isEndedWithOthers(auth: Auth, anchor: string | undefined): boolean {
+    return this.#sessions.isEndedWithOthers(auth, anchor);
+  }
+
   /** As `isRevoked`, once the store has been told of every revocation that this process made. */
   isRevokedEverywhere(auth: Auth): Promise<boolean> {
     return this.#sessions.isRevokedEverywhere(auth);
@@ -351,21 +443,22 @@ export class WAA {
 
   /** Ends all sessions of a person, on all their devices, and in all applications that share the store. */
   async endSessions(principal: string): Promise<void> {
-    checkPrincipal('endSessions()', principal);
+    this.#checkPrincipal('endSessions()', principal);
     await this.#sessions.revokeAll(principal);
     this.log('info', 'revoked', 'all sessions of a person were ended', { principal });
   }
 
   /** Keeps a person out of all applications that share the store: their sessions end, and their tokens are refused. */
   async block(principal: string): Promise<void> {
-    checkPrincipal('block()', principal);
+    this.#checkPrincipal('block()', principal);
     await this.#sessions.block(principal);
     this.log('warn', 'blocked', 'a person was blocked', { principal });
   }
 
   /** Lets a person in again. Their tokens are good again; they have to log in anew. */
   async unblock(principal: string): Promise<void> {
-    checkPrincipal('unblock()', principal);
+    // Of any form: a block may have been made before forms were checked.
+    checkArgument('unblock()', 'principal', principal, principalRule);
     await this.#sessions.unblock(principal);
     this.log('info', 'blocked', 'a person is no longer blocked', { principal });
   }
@@ -395,6 +488,8 @@ export class WAA {
    */
   watch(auth: Auth, onEnd: OnEnd, onRenew?: OnRenew): () => void {
     this.#checkOwn('watch()', auth);
+    checkArgument('watch()', 'onEnd', onEnd, required(callable));
+    checkArgument('watch()', 'onRenew', onRenew, callable);
     return this.#sessions.watch(auth, onEnd, onRenew);
   }
 
@@ -426,8 +521,13 @@ export class WAA {
 
   /** Reports a refusal: loudly where something is wrong, quietly where somebody is merely not logged in. */
   refused(error: WebauthError, auth?: Auth, level?: LogEvent['level']): void {
+    const isPath = error.code === 'ERR_PATH_MISMATCH';
+    if (isPath && !this.#pathMismatches.isDue(this.#now().getTime())) return;
     const quiet = error instanceof SessionError && error.status === 401 && error.code !== 'ERR_SESSION_INVALID';
-    this.log(level ?? (quiet ? 'debug' : 'warn'), 'refused', error.message, { ...auth, code: error.code });
+    this.log(level ?? (quiet ? 'debug' : isPath ? 'error' : 'warn'), 'refused', error.message, {
+      ...auth,
+      code: error.code,
+    });
   }
 
   /** Reports to `config.log`. */
@@ -492,6 +592,12 @@ export class WAA {
     throw new TypeError(`the session is one of ${wls}, and this is the application's side of ${this.wls.name}`);
   }
 
+  /** @throws TypeError unless it is a principal that the login service can send: revoking another would do nothing. */
+  #checkPrincipal(of: string, principal: string): void {
+    checkArgument(of, 'principal', principal, principalRule);
+    checkPrincipals(`the argument principal of ${of}`, [principal], this.wls);
+  }
+
   get #callbackUrl(): string {
     return this.origin + this.routes.callback;
   }
@@ -547,12 +653,19 @@ export class WAA {
     const { tokens } = this.#sessions;
     return {
       create: async (asked) => {
+        checkOptions('tokens.create()', asked, newTokenRules);
+        checkPrincipals('the option principal of tokens.create()', [asked.principal], this.wls);
         const { token, ...made } = await tokens.create(asked);
         this.log('info', 'token', `the token "${made.name}" was made`, { principal: made.principal });
         return { ...made, token };
       },
-      list: (principal) => tokens.list(principal),
+      list: async (principal) => {
+        checkArgument('tokens.list()', 'principal', principal, required(text));
+        return tokens.list(principal);
+      },
       revoke: async (principal, handle) => {
+        checkArgument('tokens.revoke()', 'principal', principal, required(text));
+        checkArgument('tokens.revoke()', 'handle', handle, handleRule);
         const found = await tokens.revoke(principal, handle);
         if (found) this.log('info', 'token', 'a token was revoked', { principal });
         return found;
@@ -566,8 +679,14 @@ export class WAA {
       throw new TypeError('no list of sessions is kept: set listSessions: true');
     };
     return {
-      list: async (principal, asking) => list().list(principal, asking),
+      list: async (principal, asking) => {
+        checkArgument('sessions.list()', 'principal', principal, required(text));
+        checkArgument('sessions.list()', 'asking', asking, askingRule);
+        return list().list(principal, asking);
+      },
       revoke: async (principal, handle) => {
+        checkArgument('sessions.revoke()', 'principal', principal, required(text));
+        checkArgument('sessions.revoke()', 'handle', handle, handleRule);
         const found = await list().revoke(principal, handle);
         if (found) this.log('info', 'revoked', "one of a person's sessions was ended", { principal });
         return found;
@@ -620,6 +739,24 @@ const unchanged = { cookie: undefined, anchor: undefined } as const;
 // One slash and no second one (nor a backslash, which browsers read as one), then visible ASCII.
 const returnShape = /^\/(?![/\\])[\x21-\x7e]*$/;
 
+/** Error of a request that a proxy has rewritten on its way. @param what what arrived. */
+export function pathMismatch(what: string, path: string, expected: string): VerificationError {
+  const [found, own] = [path.slice(0, MAX_SHOWN), expected].map((one) => JSON.stringify(one));
+  return new VerificationError(
+    'ERR_PATH_MISMATCH',
+    `${what} arrived at the path ${found} instead of ${own}. Let every proxy pass paths on unchanged, with the path of baseUrl in front, and give all processes the same baseUrl and callbackPath`,
+  );
+}
+
+/** `params` of a response; empty if it is malformed, which no login of ours has. */
+function paramsOf(encoded: string): string {
+  try {
+    return parseResponse(encoded).params;
+  } catch {
+    return '';
+  }
+}
+
 /** Who authenticates again has to be who is logged in. */
 function checkStepUp(response: VerifiedResponse, { principal }: Attempt): void {
   if (principal === undefined || principal === response.principal) return;
@@ -629,9 +766,15 @@ function checkStepUp(response: VerifiedResponse, { principal }: Attempt): void {
   );
 }
 
-function checkPrincipal(of: string, principal: string): void {
-  if (typeof principal !== 'string' || principal === '') throw new TypeError(`${of} takes a principal`);
-}
+const principalRule: Rule = required([
+  (value) => isText(value) && value !== '',
+  'is a principal, such as "abc12": a text that is not empty',
+]);
+const askingRule: Rule = [
+  (value) => isText((value as Partial<Auth>).sessionId),
+  'is the Auth object of the session that asks, such as request.auth',
+];
+const handleRule: Rule = required([isText, 'is the handle of an item that list() gave: a text']);
 
 function checkScopes({ via, scopes = [] }: Auth, wanted: readonly string[] = []): void {
   const missing = via === 'token' ? wanted.filter((scope) => !scopes.includes(scope)) : [];

@@ -18,9 +18,9 @@ interface Room {
   readonly packages?: readonly string[];
 }
 
-const messages = ['errors', 'codec', 'request', 'response'];
+const messages = ['errors', 'options', 'codec', 'request', 'response'];
 const checking = [...messages, 'keys', 'signature', 'verify', 'profiles', 'environment'];
-const deciding = [...checking, 'digest', 'options', 'config', 'session', 'demands', 'attempts', 'waa'];
+const deciding = [...checking, 'digest', 'config', 'session', 'demands', 'attempts', 'waa'];
 
 /** A room is a folder of src, or a file that is in none. */
 const rooms: Readonly<Record<string, Room>> = {
@@ -30,12 +30,12 @@ const rooms: Readonly<Record<string, Room>> = {
   options: { imports: [] },
   digest: { imports: [] },
   codec: { imports: ['errors'] },
-  request: { imports: ['codec', 'errors', 'environment'], types: ['response'] },
+  request: { imports: ['codec', 'errors', 'environment', 'options'], types: ['response'] },
   response: { imports: ['codec', 'errors'] },
-  keys: { imports: ['errors'] },
+  keys: { imports: ['errors', 'options'] },
   signature: { imports: ['keys', 'errors'], packages: ['node-forge'] },
-  profiles: { imports: ['keys'] },
-  verify: { imports: ['errors', 'codec', 'response', 'keys', 'signature'] },
+  profiles: { imports: ['keys', 'options'] },
+  verify: { imports: ['errors', 'codec', 'options', 'response', 'keys', 'signature'] },
   http: { imports: ['codec', 'errors'], packages: ['cookie-parser'] },
   session: { imports: ['codec', 'digest', 'environment', 'errors', 'options'], packages: ['lmdb', 'redis'] },
   config: { imports: ['environment', 'errors', 'options', 'profiles', 'request', 'session'], types: ['verify'] },
@@ -45,7 +45,7 @@ const rooms: Readonly<Record<string, Room>> = {
   express: { imports: [...deciding, 'http', 'html'] },
   websocket: { imports: [...deciding, 'http', 'html'] },
   // Not what verifies: a mistake in one is not to hide in the other.
-  wls: { imports: [...messages, 'signature', 'keys', 'html', 'environment', 'http', 'options'], types: ['profiles'] },
+  wls: { imports: [...messages, 'signature', 'keys', 'html', 'environment', 'http'], types: ['profiles'] },
   // What runs in the browser: a page can load the file as it is.
   client: { imports: [] },
   index: { imports: [...deciding, 'express', 'websocket', 'wls', 'http', 'html'] },

@@ -222,7 +222,7 @@ describe.each([
       const { status, text } = await browser.send('POST', '/private', { accept: 'text/html', referer: `${base}/form` });
       expect(status).toBe(401);
       expect(text).toContain('What you sent was not saved.');
-      expect(text).toContain('href="/webauth/login?return=%2Fform"');
+      expect(text).toContain('action="/webauth/login?return=%2Fform" target="_blank" rel="noopener"');
     });
   });
 
@@ -324,7 +324,7 @@ describe.each([
       expect(http).toBe(401);
       expect(text).toContain(words);
       expect(text).toContain('&#60;b&#62;because&#60;/b&#62;');
-      expect(text).toContain('href="/webauth/login?return=%2Fprivate%3Fx%3D1"');
+      expect(text).toContain('action="/webauth/login?return=%2Fprivate%3Fx%3D1"');
       expect(text).not.toMatch(/\bat .*\.(ts|js):\d/);
       expect(headers.get('cache-control')).toBe('no-store');
     });
@@ -391,13 +391,16 @@ describe.each([
       const { status, text } = await browser.get('/private?x=1');
       expect(status).toBe(400);
       expect(text).toContain('ERR_COOKIES_BLOCKED');
-      expect(text).toContain('href="/webauth/login?return=%2Fprivate%3Fx%3D1"');
+      expect(text).toContain('action="/webauth/login?return=%2Fprivate%3Fx%3D1"');
       // A person may try again, though; and logging out is no such loss.
-      const clicked = await browser.get('/webauth/login?return=/private', { 'sec-fetch-user': '?1' });
-      expect(clicked.location.startsWith(wls.profile.authUrl)).toBe(true);
+      const pressed = await browser.send('POST', '/webauth/login?return=/private', { origin: base });
+      expect(pressed.location.startsWith(wls.profile.authUrl)).toBe(true);
       // A script may not, again and again.
-      const assigned = await browser.get('/webauth/login?return=/private', { 'sec-fetch-mode': 'navigate' });
-      expect([assigned.status, assigned.text.includes('ERR_COOKIES_BLOCKED')]).toEqual([400, true]);
+      for (const user of [{}, { 'sec-fetch-user': '?1' }] as const) {
+        const sent = { 'sec-fetch-mode': 'navigate', ...user };
+        const assigned = await browser.get('/webauth/login?return=/private', sent);
+        expect([assigned.status, assigned.text.includes('ERR_COOKIES_BLOCKED')]).toEqual([400, true]);
+      }
       await browser.send('POST', '/webauth/logout', { origin: base });
       expect((await browser.get('/private')).status).toBe(303);
     });
@@ -557,7 +560,7 @@ describe.each([
       expect([status, headers.get('retry-after')]).toEqual([503, '5']);
       expect(JSON.parse(text).error.code).toBe('ERR_STORE_UNAVAILABLE');
       // It stays, so that the next attempt can revoke the session.
-      expect(headers.getSetCookie()).toEqual([]);
+      expect(headers.getSetCookie()).toEqual(['webauth-done=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax']);
     });
 
     function serveWithoutStore(): void {

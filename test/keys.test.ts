@@ -148,6 +148,7 @@ describe('the login services', () => {
       keys,
       oldVersionPtags: ['current'],
       requirePtags: ['current'],
+      principalPattern: /^[a-z][a-z0-9]*$/,
     });
   });
 

@@ -39,9 +39,11 @@ function heading({ text }: Answer): string | undefined {
   return /<h1>(.*)<\/h1>/.exec(text)?.[1];
 }
 
-/** Where the page's button leads. */
+/** Where the page's main button leads: a link, or a form that begins a login. */
 function button({ text }: Answer): string | undefined {
-  return /<a class="button main" href="([^"]*)"/.exec(text)?.[1]?.replaceAll('&#38;', '&');
+  const found = /<a class="button main" href="([^"]*)"|<form method="post" action="([^"]*)"[^>]*><button class="main">/;
+  const [, link, action] = found.exec(text) ?? [];
+  return (link ?? action)?.replaceAll('&#38;', '&');
 }
 
 function expectRefused(answer: Answer, status: number, code: string): void {
@@ -275,7 +277,7 @@ describe.each(frameworks)('%s', (_, framework) => {
         'The login service says: “&#60;script&#62;alert(&#34;&#38;&#34;)&#60;/script&#62;”',
       );
       expect(button(answer)).toBe('/webauth/login?return=%2Fprivate%3Fx%3D1');
-      expect(asked(await browser.get(button(answer) as string, clicked))['ver']).toBe('3');
+      expect(asked(await browser.press(button(answer) as string))['ver']).toBe('3');
     });
 
     it.each(statuses)('with %i is JSON for a program', async (status) => {
@@ -317,7 +319,7 @@ describe.each(frameworks)('%s', (_, framework) => {
       expect(asked(begun)['iact']).toBe('no');
       const answer = await browser.get(answerTo(begun.location, { status: 540 }));
       expect(button(answer)).toBe('/webauth/login?return=%2Fquiet');
-      const again = await browser.get(button(answer) as string, clicked);
+      const again = await browser.press(button(answer) as string);
       expect(asked(again)['iact']).toBeUndefined();
       await browser.get(answerTo(again.location));
       expect((await browser.get('/quiet')).text).toBe('/quiet for test0001');
@@ -366,7 +368,8 @@ describe.each(frameworks)('%s', (_, framework) => {
       expect(button(answer)).toBe('/webauth/login?return=%2Fprivate%3Fx%3D1');
       // By itself, that way leads round and round too.
       expectRefused(await browser.get(button(answer) as string), 400, 'ERR_COOKIES_BLOCKED');
-      expect(asked(await browser.get(button(answer) as string, clicked))['ver']).toBe('3');
+      expectRefused(await browser.get(button(answer) as string, clicked), 400, 'ERR_COOKIES_BLOCKED');
+      expect(asked(await browser.press(button(answer) as string))['ver']).toBe('3');
       clock.pass(0.001);
       expect(asked(await browser.get('/private?x=1'))['ver']).toBe('3');
     });
@@ -388,7 +391,8 @@ describe.each(frameworks)('%s', (_, framework) => {
       expect(answer.text).toContain('it was in vain: this asks for an authentication of');
       expect(button(answer)).toBe('/webauth/login?return=%2Finstant&iact=yes&maxAge=1');
       expectRefused(await browser.get(button(answer) as string), 400, 'ERR_IACT_UNSATISFIED');
-      expect(asked(await browser.get(button(answer) as string, clicked))['iact']).toBe('yes');
+      expectRefused(await browser.get(button(answer) as string, clicked), 400, 'ERR_IACT_UNSATISFIED');
+      expect(asked(await browser.press(button(answer) as string))['iact']).toBe('yes');
       // A click elsewhere does not say that somebody wants to log in again.
       expectRefused(await browser.get('/instant', clicked), 400, 'ERR_IACT_UNSATISFIED');
       // Other pages ask for what they ask.
@@ -625,7 +629,10 @@ describe.each(frameworks)('%s', (_, framework) => {
       ['a failure, for a program', 400, get('/webauth/callback', json)],
       ['a mistake', 400, get('/webauth/callback')],
       ['a loop', 400, (_, stranger) => soon(stranger, '/private')],
-      ['another method', 405, post('/webauth/login')],
+      ['another method', 405, (person) => person.send('PUT', '/webauth/login')],
+      ['the button of a login', 303, post('/webauth/login')],
+      ['the button of a login, for a stranger', 200, (_, stranger) => stranger.post('/webauth/login')],
+      ['the button of a login, for a neighbour', 403, post('/webauth/login', { origin: 'https://evil.cam.ac.uk' })],
       ['another method for the callback', 405, post('/webauth/callback')],
       ['another method for the ticket', 405, get('/webauth/ticket')],
       ['another method for the logout', 405, (person) => person.send('PUT', '/webauth/logout')],

@@ -31,6 +31,8 @@ export interface Settings {
 }
 
 const self = fileURLToPath(import.meta.url);
+/** Modules that each machine imports first. */
+export const imports: string[] = ['tsx'];
 /** How long anything may take that a machine is asked: milliseconds. */
 const PATIENCE = 5000;
 
@@ -78,7 +80,8 @@ export class Machine {
   }
 
   async start(): Promise<void> {
-    const child = spawn(process.execPath, ['--import', 'tsx', '--expose-gc', self, JSON.stringify(this.#settings)], {
+    const loaders = imports.flatMap((name) => ['--import', name]);
+    const child = spawn(process.execPath, [...loaders, '--expose-gc', self, JSON.stringify(this.#settings)], {
       env: { PATH: process.env['PATH'], NODE_ENV: 'test' },
       stdio: ['ignore', 'pipe', 'pipe'],
     });

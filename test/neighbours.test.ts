@@ -306,7 +306,8 @@ describe.each(frameworks)('%s', (_, framework) => {
         expect(await see(answerTo(location, {}, goose))).toContain('ERR_SIGNATURE_INVALID');
         const { location: theirs } = await person.get('/goose/members');
         const stray = answerTo(theirs, {}, goose).replace('/goose/webauth', '/webauth');
-        expect(await see(stray)).toContain('ERR_PARAMS_MISMATCH');
+        // The one that comes first sees its own login at a path that is not its callback.
+        expect(await see(stray)).toContain(first === 'goose' ? 'ERR_PATH_MISMATCH' : 'ERR_PARAMS_MISMATCH');
         expect(await see('/')).toBe('nobody');
       });
 
@@ -321,8 +322,8 @@ describe.each(frameworks)('%s', (_, framework) => {
       it('a failure page leads to its own login and logout', async () => {
         await logInto('/goose/members');
         expect(await see('/goose/nobody')).toContain('href="/goose/webauth/logout"');
-        expect(await see('/goose/webauth/callback')).toContain('href="/goose/webauth/login?return=%2Fgoose%2F"');
-        expect(await see('/webauth/callback')).toContain('href="/webauth/login?return=%2F"');
+        expect(await see('/goose/webauth/callback')).toContain('action="/goose/webauth/login?return=%2Fgoose%2F"');
+        expect(await see('/webauth/callback')).toContain('action="/webauth/login?return=%2F"');
       });
     });
   });

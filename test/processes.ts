@@ -124,6 +124,13 @@ async function read(stream: ChildProcess['stdout']): Promise<string> {
   return stream ? text(stream) : '';
 }
 
+/** Debian's packages of programs that have another name. */
+const packageOf: Readonly<Record<string, string>> = {
+  nginx: 'nginx-light',
+  WebKitWebDriver: 'webkit2gtk-driver',
+  Xvfb: 'xvfb',
+};
+
 /**
  * Whether these programs of the system are there; where not, a sentence says how to get them.
  * @throws Error in continuous integration, where they have to be.
@@ -133,7 +140,8 @@ export function findPrograms(names: readonly string[]): boolean {
   const folders = PATH.split(delimiter);
   const missing = names.filter((name) => !folders.some((folder) => existsSync(join(folder, name))));
   if (missing.length === 0) return true;
-  const howTo = `some tests need ${missing.join(' and ')} on the PATH (Debian: apt-get install redis-server nginx-light)`;
+  const packages = missing.map((name) => packageOf[name] ?? name).join(' ');
+  const howTo = `some tests need ${missing.join(' and ')} on the PATH (Debian: apt-get install ${packages})`;
   if (integration) throw new Error(howTo);
   console.warn(`Left out: ${howTo}.`);
   return false;

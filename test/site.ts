@@ -142,6 +142,13 @@ export class Browser {
     return this.send('POST', target, { accept: 'text/html', origin: this.#origin, ...headers }, body);
   }
 
+  /** Presses a button that begins a login. `location` is where the answer leads, by a redirect or as a page does. */
+  async press(target: string, headers: Sent = {}): Promise<Answer> {
+    const answer = await this.post(target, headers);
+    const refresh = /<meta http-equiv="refresh" content="0; url=([^"]*)">/.exec(answer.text)?.[1];
+    return { ...answer, location: answer.location || (refresh ?? '').replaceAll('&#38;', '&') };
+  }
+
   async send(method: string, target: string, headers: Sent = {}, body = ''): Promise<Answer> {
     const path = target.startsWith(`${this.#origin}/`) ? target.slice(this.#origin.length) : target;
     const sent: OutgoingHttpHeaders = { host: new URL(this.#origin).host, ...this.#cookiesFor(path), ...headers };

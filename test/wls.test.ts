@@ -18,8 +18,10 @@ let clock = start;
 const answers: AuthResponse[] = [];
 const wls = newWLS({ now: () => new Date(clock), log: (answer) => answers.push(answer) });
 
-beforeAll(() => wls.listen(0));
-afterAll(() => wls.close());
+const strict = newWLS({ now: () => new Date(clock), strict: true });
+
+beforeAll(() => Promise.all([wls.listen(0), strict.listen(0)]));
+afterAll(() => Promise.all([wls.close(), strict.close()]));
 afterEach(() => {
   clock = start;
   vi.unstubAllEnvs();
@@ -285,30 +287,43 @@ describe('failures', () => {
 describe('refused requests', () => {
   const url = `url=${encodeURIComponent(home)}`;
 
-  it.each<[query: string, sentence: string, answer: Partial<AuthResponse>]>([
+  type Row = [query: string, sentence: string, answer: Partial<AuthResponse>];
+  const always: Row[] = [
     [url, 'ver is missing', { ver: 1, status: 530 }],
     [`ver=4&${url}&params=p`, 'ver is not 1, 2 or 3', { ver: 1, status: 520, params: 'p' }],
     [`ver=&${url}`, 'ver is not 1, 2 or 3', { ver: 1, status: 520 }],
     [`ver=03&${url}`, 'ver is not 1, 2 or 3', { ver: 1, status: 520 }],
     [`ver=3&ver=3&${url}`, 'ver is there more than once', { ver: 1, status: 530 }],
-    [`ver=2&${url}&skew=1`, 'no parameter of the name "skew"', { ver: 2, status: 530 }],
     [`ver=3&${url}&iact=maybe&params=%21`, 'iact is neither', { ver: 3, status: 530, params: '!' }],
     [`ver=3&${url}&params=a&params=b`, 'params is there more than once', { ver: 3, status: 530, params: '' }],
     [`ver=3&${url}&params=%ff`, 'not UTF-8', { ver: 3, status: 530, params: '' }],
     [`ver=3&${url}&params=%zz`, 'broken percent-encoding', { ver: 3, status: 530, params: '' }],
-    [`ver=3&${url}&aauth=`, 'aauth is not a list', { ver: 3, status: 530 }],
     [`ver=3&${url}&aauth=pwd,,x`, 'aauth is not a list', { ver: 3, status: 530 }],
+  ];
+  const whenStrict: Row[] = [
+    [`ver=2&${url}&skew=1`, 'no parameter of the name "skew"', { ver: 2, status: 530 }],
+    [`ver=3&${url}&aauth=`, 'aauth is not a list', { ver: 3, status: 530 }],
     [`ver=3&${url}&date=20130230T000000Z`, 'date is not of the form', { ver: 3, status: 530 }],
     [`ver=3&${url}&fail=no`, 'fail can only be yes', { ver: 3, status: 530 }],
     [`ver=3&${url}&desc=%d8%b6`, 'desc is not printable ASCII', { ver: 3, status: 530 }],
     [`ver=3&${url}&msg=%0a`, 'msg is not printable ASCII', { ver: 3, status: 530 }],
-  ])('goes back with %s', async (query, sentence, answer) => {
+  ];
+
+  it.each(always)('goes back with %s', async (query, sentence, answer) => {
+    await expectRejection(raw(query), sentence, answer);
+  });
+
+  it.each([...always, ...whenStrict])('goes back with %s, if it is strict', async (query, sentence, answer) => {
+    await expectRejection(`${strict.profile.authUrl}?${query}`, sentence, answer);
+  });
+
+  async function expectRejection(address: string, sentence: string, answer: Partial<AuthResponse>): Promise<void> {
     const browser = new Browser();
-    const back = answerOf(await browser.get(raw(query)));
+    const back = answerOf(await browser.get(address));
     expect(back).toMatchObject({ url: home, principal: '', ...answer });
     expect(back.msg).toContain(sentence);
-    expect(answerOf(await browser.choose(raw(query), me)).status).toBe(answer.status);
-  });
+    expect(answerOf(await browser.choose(address, me)).status).toBe(answer.status);
+  }
 
   it.each<[query: string, sentence: string]>([
     ['', 'ver is missing'],
@@ -629,6 +644,7 @@ describe('starting', () => {
     [{ accounts: [{ principal: 'a', ptags: [''] }] }, 'ptags of an account'],
     [{ sessionLife: 0 }, 'sessionLife is a whole number'],
     [{ sessionLife: 1.5 }, 'sessionLife is a whole number'],
+    [{ strict: 'yes' } as never, 'strict is true or false'],
     [{ kid: '01' }, 'a kid is a number'],
     [{ key: 'no key' }, 'key is not a private key in PEM'],
     [{ key: publicKey }, 'private half of an RSA key'],

@@ -17,7 +17,7 @@ export function welcomePage(waa: WAA): Html {
     <p>This is a small application that uses <code>ucam-webauth</code>. Nobody is logged in. The button takes you to a
       login service that runs on this machine and behaves as Raven does; it has test accounts, and asks for no
       password.</p>
-    <p><a class="button main" href="/any">Log in</a></p>
+    <form method="post" action="${waa.loginUrl('/')}"><p><button class="main">Log in</button></p></form>
     <p class="quiet">Once you are in, this page shows the session, the login service's answer and what was checked of it,
       and a WebSocket that the same cookie opened; and you can try all other ways of opening one. To see what else can
       happen, try an account that is no longer current, or cancel. ${waa.origin} is served to this machine only.</p>`;
@@ -162,7 +162,7 @@ function inEarnest(): Html {
 
 function responseTables({ response, at }: Seen): Html {
   const fields = Object.entries(response).map(([name, value]) => row(name, html`<code>${show(value)}</code>`));
-  const held = checks.map(({ name, holds }) => html`<li><strong>${name}</strong>: ${holds}</li>`);
+  const held = checks.map(({ name, requirement }) => html`<li><strong>${name}</strong>: ${requirement}</li>`);
   return html`<h2>What was checked of the login service's answer</h2>
     <ul class="held">
       <li><strong>form</strong>: every field is as the protocol has it</li>

@@ -37,7 +37,8 @@ async function invalidateRedis(url: string, prefix: string | undefined): Promise
 
 async function invalidateFolder(path: string): Promise<string> {
   // Opening the store would make one.
-  const data = statSync(join(path, 'data.mdb'), { throwIfNoEntry: false });
+  const isFolder = statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
+  const data = isFolder ? statSync(join(path, 'data.mdb'), { throwIfNoEntry: false }) : undefined;
   if (data === undefined) {
     throw new Error(
       `${path} is no folder of a store: it has no file data.mdb. Give the path of the application's LmdbStore`,

@@ -4,6 +4,8 @@ export const options = {
   port: { type: 'string' },
   'wls-port': { type: 'string' },
   key: { type: 'string' },
+  strict: { type: 'boolean' },
+  demo: { type: 'boolean' },
   keys: { type: 'string' },
   url: { type: 'string' },
   params: { type: 'string' },
@@ -35,7 +37,8 @@ export class UsageError extends Error {}
 /** A port number: 0 asks for a free one. */
 export function readPort(text: string | undefined, otherwise: number): number {
   if (text === undefined) return otherwise;
-  if (!/^\d{1,5}$/.test(text) || Number(text) > 65535) throw new UsageError(`${text} is not a port`);
+  if (!/^\d{1,5}$/.test(text) || Number(text) > 65535)
+    throw new UsageError(`${text || 'an empty text'} is not a port: give a number from 0 to 65535`);
   return Number(text);
 }
 

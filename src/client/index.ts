@@ -95,6 +95,7 @@ export class TicketError extends Error {
   readonly loginUrl: string | undefined;
 
   constructor(message: string, status = 0, code = 'ERR_NETWORK', loginUrl?: string) {
+    check(isText(message), 'message', 'is a text');
     super(message);
     this.status = status;
     this.code = code;
@@ -121,6 +122,8 @@ export async function fetchTicket(
   ticketUrl = '/webauth/ticket',
   signal: AbortSignal = AbortSignal.timeout(PATIENCE),
 ): Promise<string> {
+  check(isText(ticketUrl), 'ticketUrl', 'is a text');
+  check(typeof signal?.aborted === 'boolean', 'signal', 'is an AbortSignal');
   const sent = { method: 'POST', credentials: 'same-origin', redirect: 'error', signal } as const;
   const response = await fetch(ticketUrl, sent).catch(() => {
     throw new TicketError('the ticket route is out of reach');
@@ -139,6 +142,8 @@ const SETTLED = 5_000;
 /** Milliseconds between two attempts, at most: at first, and in the end. */
 const BASE = 1_000;
 const CAP = 30_000;
+/** Code of a handshake that failed, or a connection that was lost (RFC 6455, 7.4.1). */
+const FAILED = 1006;
 /** So many handshakes that fail in a row are no accident. */
 const SUSPICIOUS = 3;
 
@@ -168,9 +173,9 @@ class Kept implements Connection {
 
   constructor(url: string, options: ConnectOptions) {
     this.#url = socketUrl(url);
+    checkOptions(options);
     this.#options = options;
     this.#credential = options.credential ?? 'cookie';
-    if (!credentials.includes(this.#credential)) throw new TypeError(`credential is one of ${credentials.join(', ')}`);
     this.#inDoubt = this.#credential === 'frame';
     const { signal } = this.#phase;
     // What is called back may use what connect() returns.
@@ -182,6 +187,7 @@ class Kept implements Connection {
   }
 
   send(data: Data): boolean {
+    check(isData(data), 'data', 'is a text, a Blob, an ArrayBuffer or a view of one');
     if (this.#socket?.readyState !== WebSocket.OPEN) return false;
     this.#socket.send(data as string);
     return true;
@@ -193,6 +199,10 @@ class Kept implements Connection {
   }
 
   close(code = 1000, reason = ''): void {
+    const isCode = code === 1000 || (Number.isInteger(code) && code >= 3000 && code <= 4999);
+    check(isCode, 'code', 'is 1000, or a whole number from 3000 to 4999');
+    const isReason = isText(reason) && new TextEncoder().encode(reason).length <= 123;
+    check(isReason, 'reason', 'is a text of at most 123 bytes');
     this.#socket?.close(code, reason);
     if (this.#status.state !== 'closed') this.#end({ state: 'closed', code, reason });
   }
@@ -224,13 +234,14 @@ class Kept implements Connection {
     const { protocols = [], binaryType = 'blob', onMessage } = this.#options;
     const [url, offered] = show(this.#credential, ticket, this.#url, protocols);
     this.#inDoubt = true;
+    this.#isSettled = false;
     const socket = new WebSocket(url, offered);
     this.#socket = socket;
     socket.binaryType = binaryType;
     signal.addEventListener('abort', () => socket.close());
     const opened = () => {
       if (this.#credential === 'firstMessage') socket.send(ticket);
-      this.#inDoubt = this.#isSettled = false;
+      this.#inDoubt = false;
       this.#later(SETTLED, () => {
         this.#isSettled = true;
         this.#failures = 0;
@@ -247,7 +258,8 @@ class Kept implements Connection {
   }
 
   #lost({ code, reason }: CloseEvent, signal: AbortSignal): void {
-    if (this.#status.state !== 'open') return void this.#shutOut(signal);
+    // Without an open socket there is a code all the same, where the server's close frame comes before the page has heard.
+    if (code === FAILED && this.#status.state !== 'open') return void this.#shutOut(signal);
     if (code === 4403) return this.#end({ state: 'refused', ...parseReason(reason) });
     const isOver = code === 1000 || (code >= 3000 && ![4401, 4408, 4429].includes(code));
     if (isOver) return this.#end({ state: 'closed', code, reason });
@@ -317,6 +329,40 @@ class Kept implements Connection {
   }
 }
 
+const isText = (value: unknown): value is string => typeof value === 'string';
+/** By its tag, since another frame's `Blob` is of another class. */
+const isData = (value: unknown) =>
+  isText(value) ||
+  ArrayBuffer.isView(value) ||
+  /(?:Blob|File|ArrayBuffer)\]$/.test(Object.prototype.toString.call(value));
+const isFunction = (value: unknown) => typeof value === 'function';
+
+/** Test of each option, and the words for it. */
+const rules: { readonly [name in keyof Required<ConnectOptions>]: readonly [(value: unknown) => boolean, string] } = {
+  credential: [(value) => credentials.includes(value as Credential), `is one of ${credentials.join(', ')}`],
+  protocols: [(value) => Array.isArray(value) && Array.from(value).every(isText), 'is a list of texts'],
+  ticketUrl: [isText, 'is a text'],
+  binaryType: [(value) => value === 'blob' || value === 'arraybuffer', "is 'blob' or 'arraybuffer'"],
+  onMessage: [isFunction, 'is a function'],
+  onStatus: [isFunction, 'is a function'],
+};
+
+/** @throws TypeError with the name of the option. Browsers would take most of these for a text, or for nothing. */
+function checkOptions(options: ConnectOptions): void {
+  check(typeof options === 'object' && options !== null, 'options', 'is an object');
+  for (const name of Object.keys(options)) {
+    check(Object.hasOwn(rules, name), name, `is no option of connect(), which has: ${Object.keys(rules).join(', ')}`);
+  }
+  for (const [name, [test, needs]] of Object.entries(rules)) {
+    const value = options[name as keyof ConnectOptions];
+    check(value === undefined || test(value), name, needs);
+  }
+}
+
+function check(isRight: boolean, name: string, needs: string): void {
+  if (!isRight) throw new TypeError(`${name} ${needs}`);
+}
+
 function tell<T>(callback: ((said: T) => void) | undefined, said: T): void {
   try {
     callback?.(said);
@@ -331,11 +377,17 @@ function parseReason(text: string): { readonly code?: string; readonly reason: s
   return code === undefined ? { reason } : { code, reason };
 }
 
-function socketUrl(text: string): URL {
+function socketUrl(text: string | URL): URL {
+  check(
+    (isText(text) || text instanceof URL) && URL.canParse(text, location.href),
+    'url',
+    'is a path of this origin, or an address',
+  );
   const url = new URL(text, location.href);
   url.protocol = url.protocol.replace('http', 'ws');
   url.hash = '';
-  if (!/^wss?:$/.test(url.protocol)) throw new TypeError(`${url.protocol} is no scheme of sockets`);
+  if (!/^wss?:$/.test(url.protocol))
+    throw new TypeError(`url has the scheme ${url.protocol}, which is none of sockets`);
   return url;
 }
 

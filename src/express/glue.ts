@@ -1,11 +1,12 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { type Demands, formatDemands, parseDemands } from '../demands.js';
 import { digest } from '../digest.js';
-import { AuthorisationError, SessionError, VerificationError, WebauthError } from '../errors.js';
+import { AuthorisationError, ResponseError, SessionError, VerificationError, WebauthError } from '../errors.js';
 import {
   checkFormOrigin,
   formatCookie,
   formatRemovals,
+  hostOf,
   isNavigation,
   isSafe,
   offersScheme,
@@ -18,12 +19,13 @@ import {
   refuseMethod,
   requestTarget,
   sendData,
+  wantsPage,
 } from '../http.js';
 import { responseFromQuery } from '../response.js';
 import type { Auth } from '../session/session.js';
-import type { Requirements, WAA } from '../waa.js';
-import { keepPrivate, setLate } from './late.js';
-import { sendLogout, sendRemoved } from './pages.js';
+import { pathMismatch, type Requirements, type WAA } from '../waa.js';
+import { appendEarly, keepPrivate, setCookie, setEarly, setLate } from './late.js';
+import { sendCleared, sendDeparture, sendEndedTogether, sendLogout, sendRemoved } from './pages.js';
 
 export type Next = (error?: unknown) => void;
 
@@ -61,9 +63,10 @@ export class Glue {
   constructor(waa: WAA) {
     this.#waa = waa;
     this.#host = new URL(waa.origin).host;
-    const { login, callback, logout, ticket } = waa.routes;
+    const { login, callback, logout, ticket, cleared } = waa.routes;
     this.#routes = new Map<string, Record<string, Route>>([
-      [login, { GET: (...at) => this.#login(...at) }],
+      ...(waa.clearsCache ? [[cleared, { GET: sendCleared }] as const] : []),
+      [login, { GET: (...at) => this.#login(...at), POST: (...at) => this.#loginByButton(...at) }],
       [callback, { GET: (...at) => this.#callback(...at) }],
       [logout, { GET: (...at) => this.#logoutPage(...at), POST: (...at) => this.#logout(...at) }],
       [ticket, { POST: (...at) => this.#ticket(...at) }],
@@ -71,8 +74,11 @@ export class Glue {
   }
 
   handle(request: IncomingMessage, response: ServerResponse, next: Next): void {
-    const methods = this.#routes.get(requestTarget(request).path);
+    const { path, query } = requestTarget(request);
+    const methods = this.#routes.get(path);
     this.#setAuth(request, methods ? this.#visitor(request) : this.#receive(request, response));
+    const misdirected = query.includes('WLS-Response') && this.#findMisdirected(request);
+    if (misdirected) return this.#fail(misdirected, response, next);
     if (methods === undefined) return next();
     const route = Object.hasOwn(methods, request.method ?? '') ? methods[request.method as string] : undefined;
     if (route === undefined) return refuseMethod(response, Object.keys(methods));
@@ -108,7 +114,7 @@ export class Glue {
     }
     const { auth, problem } = this.#recheck(visitor);
     if (problem?.status === 401 && guard.bearer && !isNavigation(request)) {
-      response.appendHeader('WWW-Authenticate', 'Bearer');
+      appendEarly(response, 'WWW-Authenticate', 'Bearer');
     }
     if (problem) return this.#turnAway(problem, demands, request, response, next);
     try {
@@ -122,6 +128,18 @@ export class Glue {
     request.auth = auth;
     keepPrivate(response);
     next();
+  }
+
+  /** Returns the error of a login response at another path than the callback, where the login began here. */
+  #findMisdirected(request: IncomingMessage): WebauthError | undefined {
+    const { path, query } = requestTarget(request);
+    if (path === this.#waa.routes.callback || !isSafe(request)) return undefined;
+    try {
+      return this.#waa.rejectMisdirected(responseFromQuery(query), path);
+    } catch (error) {
+      if (error instanceof ResponseError) return undefined;
+      throw error;
+    }
   }
 
   /** Of several copies, for several login services, one that knows nobody leaves what another one found. */
@@ -217,17 +235,16 @@ export class Glue {
 
   #redirectToLogin(need: Need, request: IncomingMessage, response: ServerResponse): void {
     const { origin, routes, cookies } = this.#waa;
-    const { returnTo, demands } = need;
+    const { returnTo, demands, isPressed = false } = need;
     const { path, query } = requestTarget(request);
-    const asked = path === routes.login;
-    const moved = asked && hasPair(query, MOVED);
-    // A person who clicks may have another login; by itself it would go round and round. (Browsers say of all redirects
-    // after a click that it was one.)
-    const clicked = asked && !moved && request.headers['sec-fetch-user'] === '?1';
-    if (!clicked) this.#refuseLoop(need, request);
+    const moved = path === routes.login && hasPair(query, MOVED);
+    if (!isPressed) this.#refuseLoop(need, request);
     // The cookie of this login has to be set where the login service sends people back to. `moved` ends it there: a
-    // proxy may rewrite Host on the way to us.
-    if (request.headers.host !== this.#host && !moved) {
+    // proxy may rewrite Host on the way to us. A form's Origin is not rewritten.
+    const isHere = hostOf(request) === this.#host || (isPressed && request.headers.origin === origin);
+    if (!isHere && !moved) {
+      // This redirect has come back: at another path it would be sent again, without end.
+      if (hasPair(query, MOVED)) throw this.#detourMismatch(path, returnTo, demands);
       this.#waa.log('info', 'login started', `asked for under another name than that of baseUrl, ${this.#host}`);
       return redirect(response, `${origin}${this.#waa.loginUrl(returnTo, demands)}&${MOVED}`);
     }
@@ -236,7 +253,15 @@ export class Glue {
     const stepUp = need.problem.code === 'ERR_STEP_UP_REQUIRED';
     const login = this.#waa.startLogin(returnTo, nonce, demands, stepUp ? this.#visitor(request).auth : undefined);
     this.#setCookie(response, cookies.login, login.nonce, this.#waa.loginTime);
-    redirect(response, login.location);
+    if (isPressed && wantsPage(request)) sendDeparture(this.#waa, login.location, response);
+    else redirect(response, login.location);
+  }
+
+  /** Error of a redirect to the login route of our own host, where a proxy rewrote its path. */
+  #detourMismatch(path: string, returnTo: string, demands: Demands | undefined): WebauthError {
+    const error = pathMismatch('a redirect to the login route', path, this.#waa.routes.login);
+    error.loginUrl = this.#waa.loginUrl(returnTo, demands);
+    return error;
   }
 
   /** A login has just succeeded, and another one is needed all the same: it would be in vain too. */
@@ -245,6 +270,14 @@ export class Glue {
     const done = this.#cookie(request, cookies.done);
     const insufficient = problem.code === 'ERR_STEP_UP_REQUIRED';
     if (done === undefined || (insufficient && !done.split('.').includes(markOf(demands)))) return;
+    if (
+      problem.code === 'ERR_SESSION_REVOKED' &&
+      this.#carried(request).sessions.some((one) => this.#waa.isEnded(one))
+    ) {
+      // The login was not in vain: the user or the application ended its session since.
+      problem.loginUrl = this.#waa.loginUrl(returnTo, demands);
+      throw problem;
+    }
     const arrived = this.#cookie(request, cookies.session) !== undefined;
     const why = arrived ? problem.message : 'the browser did not keep its session cookie';
     const code = insufficient ? 'ERR_IACT_UNSATISFIED' : 'ERR_COOKIES_BLOCKED';
@@ -253,15 +286,32 @@ export class Glue {
     throw error;
   }
 
-  #login(request: IncomingMessage, response: ServerResponse): void {
+  /**
+   * Begins a login for the button of a page of ours. Its POST with our own Origin shows that a user wants another login;
+   * `Sec-Fetch-User` does not: WebKit never sends it, Firefox sends it with scripted navigations too, and all browsers
+   * send it with the redirects after a click.
+   */
+  #loginByButton(request: IncomingMessage, response: ServerResponse): void {
+    try {
+      checkFormOrigin(request, this.#waa.origins);
+    } catch (error) {
+      const query = new URLSearchParams(requestTarget(request).query);
+      (error as WebauthError).loginUrl = this.#waa.loginUrl(query.get('return') ?? '', parseDemands(query));
+      throw error;
+    }
+    this.#login(request, response, true);
+  }
+
+  #login(request: IncomingMessage, response: ServerResponse, isPressed = false): void {
     const query = new URLSearchParams(requestTarget(request).query);
     const returnTo = query.get('return') ?? '';
     const demands = parseDemands(query);
     this.#checkNavigation(request, returnTo, demands);
     const visitor = this.#visitor(request);
+    if (visitor.auth) this.#keepUp(visitor.auth, request, response);
     const problem = visitor.auth ? demands && this.#waa.unmet(visitor.auth, demands) : visitor.problem;
     if (problem?.status === 503) throw problem;
-    if (problem) return this.#redirectToLogin({ returnTo, demands, problem }, request, response);
+    if (problem) return this.#redirectToLogin({ returnTo, demands, problem, isPressed }, request, response);
     // Another process, to which the page leads, may think otherwise.
     if (hasPair(requestTarget(request).query, MOVED)) this.#setDone(request, response, {});
     redirect(response, this.#waa.origin + this.#waa.safeReturn(returnTo));
@@ -278,7 +328,7 @@ export class Glue {
       await this.#retireReplaced(request, response, auth);
       this.#waa.note(login.auth, request.headers['user-agent']);
       if (cookies.anchor && login.anchor !== undefined) this.#setCookie(response, cookies.anchor, login.anchor);
-      response.appendHeader('Set-Cookie', this.#sessionCookie(login.cookie));
+      setCookie(response, this.#sessionCookie(login.cookie));
       this.#setCookie(response, cookies.login, '', 0);
       this.#setDone(request, response, login.demands);
     }
@@ -287,16 +337,18 @@ export class Glue {
 
   async #ticket(request: IncomingMessage, response: ServerResponse): Promise<void> {
     checkFormOrigin(request, this.#waa.origins);
-    const { problem } = this.#visitor(request);
+    const { auth, problem } = this.#visitor(request);
     if (problem) {
       problem.loginUrl = this.#waa.loginUrl(this.#returnPath(request));
       throw problem;
     }
+    this.#keepUp(auth, request, response);
     sendData(response, 200, await this.#waa.makeTicket(...readSession(request, this.#waa.cookies)));
   }
 
   async #logoutPage(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const { auth } = this.#visitor(request);
+    if (auth) this.#keepUp(auth, request, response);
     const { sessions, foreign } = this.#carried(request);
     // A session that may be live has to be revoked.
     const revoked = await Promise.all(sessions.map((one) => this.#waa.isRevokedEverywhere(one)));
@@ -305,7 +357,7 @@ export class Glue {
   }
 
   async #logout(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const { origin, origins, routes } = this.#waa;
+    const { origin, origins, routes, cookies } = this.#waa;
     checkFormOrigin(request, origins);
     const { query } = requestTarget(request);
     const carried = this.#carried(request);
@@ -317,14 +369,31 @@ export class Glue {
     const missed = everywhere && owner === undefined ? problem : undefined;
     const unfinished = failure ?? (missed?.status === 503 ? missed : undefined);
     // The cookie stays, so that the next attempt can revoke what may live on.
-    if (unfinished && !hasPair(query, 'here=yes')) throw unfinished;
+    if (unfinished && !hasPair(query, 'here=yes')) {
+      // A login after a logout is no loop.
+      if (readCookies(request, cookies.done).length > 0) this.#setCookie(response, cookies.done, '', 0);
+      throw unfinished;
+    }
     this.#removeCookies(request, response, carried);
     if (unfinished) return this.#sayRemoved(unfinished, request, response);
-    if (missed) {
+    const isDone = missed === undefined || this.#isEndedWithOthers(request, carried);
+    if (!isDone) {
       missed.loginUrl = this.#waa.loginUrl(routes.logout);
       throw missed;
     }
+    if (missed && wantsPage(request)) return sendEndedTogether(this.#waa, response);
     redirect(response, origin + routes.logout);
+  }
+
+  /**
+   * Whether a logout everywhere has nothing left to revoke that began before an earlier one, as with its retry. A cookie
+   * that a sibling may have planted does not count.
+   */
+  #isEndedWithOthers(request: IncomingMessage, { sessions, foreign, doubled }: Carried): boolean {
+    const { anchor } = this.#waa.cookies;
+    const [one] = sessions;
+    if (one === undefined || foreign || doubled) return false;
+    return this.#waa.isEndedWithOthers(one, anchor && this.#cookie(request, anchor));
   }
 
   /** The user asked for it, though the session may live on. */
@@ -361,7 +430,7 @@ export class Glue {
    */
   #removeCookies(request: IncomingMessage, response: ServerResponse, { sessions, doubled }: Carried): void {
     const { cookies } = this.#waa;
-    response.appendHeader('Set-Cookie', this.#sessionCookie('', 0));
+    setCookie(response, this.#sessionCookie('', 0));
     this.#setCookie(response, cookies.done, '', 0);
     if (doubled) this.#removeStray(request, response, cookies.session);
     if (cookies.anchor === undefined) return;
@@ -372,8 +441,9 @@ export class Glue {
   }
 
   #removeStray(request: IncomingMessage, response: ServerResponse, name: string): void {
-    const lines = formatRemovals(name, new URL(requestTarget(request).path, this.#waa.origin));
-    if (lines.length > 0) response.appendHeader('Set-Cookie', lines);
+    for (const line of formatRemovals(name, new URL(requestTarget(request).path, this.#waa.origin))) {
+      setCookie(response, line);
+    }
   }
 
   /** Revokes every other session whose cookie gives way to that of a new login. */
@@ -432,7 +502,7 @@ export class Glue {
   }
 
   #answer(error: unknown, response: ServerResponse, next: Next): void {
-    if (!response.headersSent) response.setHeader('Cache-Control', 'no-store');
+    if (!response.headersSent) setEarly(response, 'Cache-Control', 'no-store');
     next(error);
   }
 
@@ -451,7 +521,7 @@ export class Glue {
   }
 
   #setCookie(response: ServerResponse, name: string, value: string, maxAge?: number): void {
-    response.appendHeader('Set-Cookie', this.#formatCookie(name, value, maxAge));
+    setCookie(response, this.#formatCookie(name, value, maxAge));
   }
 
   #formatCookie(name: string, value: string, maxAge?: number, path = '/'): string {
@@ -476,6 +546,8 @@ interface Need {
   readonly returnTo: string;
   readonly demands: Demands | undefined;
   readonly problem: SessionError;
+  /** Whether a user pressed the button of a page of ours: false. */
+  readonly isPressed?: boolean;
 }
 
 /** The session cookies of a request. */

@@ -1,35 +1,154 @@
 import type { ServerResponse } from 'node:http';
+import { addHeader, isHttp2 } from '../http.js';
+
+/** A cookie that is set when the head of a response is written. */
+interface LateCookie {
+  readonly line: string;
+  /** Whether the cookie is still to be set by then. */
+  readonly isDue: () => boolean;
+}
+
+/** What this library sets on a response before its head is written. */
+interface Head {
+  /** Headers that were set already, by name in lower case. */
+  readonly own: Map<string, unknown>;
+  readonly late: LateCookie[];
+}
+
+const HEAD = Symbol('ucam-webauth head');
 
 /**
  * Sets a cookie when the head of the answer is written, unless a shared cache may store that.
  * @param stands whether the cookie is still to be set by then.
  */
 export function setLate(response: ServerResponse, cookie: string, stands: () => boolean = () => true): void {
-  const { writeHead } = response;
-  response.writeHead = (...given: unknown[]) => {
-    response.writeHead = writeHead;
-    const at = indexOfHeaders(given);
-    if (stands() && isPrivate(response, given[at])) {
-      given[at] = moveCookies(response, given[at]);
-      response.appendHeader('Set-Cookie', cookie);
-    }
-    return (writeHead as (...args: unknown[]) => ServerResponse).apply(response, given);
-  };
+  headOf(response).late.push({ line: cookie, isDue: () => stands() && isPrivate(response) });
+}
+
+/** Sets a cookie in such a way that no `Set-Cookie` replaces it that an error handler gives to `writeHead`. */
+export function setCookie(response: ServerResponse, cookie: string): void {
+  headOf(response).late.push({ line: cookie, isDue: () => true });
+}
+
+/** Sets a header in such a way that no header is lost that the handler gives to `writeHead` later. */
+export function setEarly(response: ServerResponse, name: string, value: string): void {
+  response.setHeader(name, value);
+  headOf(response).own.set(name.toLowerCase(), value);
+}
+
+/** Adds a header to those of its name, as {@link setEarly}. */
+export function appendEarly(response: ServerResponse, name: string, value: string): void {
+  if (!response.hasHeader(name)) return setEarly(response, name, value);
+  headOf(response);
+  addHeader(response, name, value);
 }
 
 /** What is behind a guard is for this person only, unless the handler says otherwise. */
 export function keepPrivate(response: ServerResponse): void {
-  if (!response.hasHeader('Cache-Control')) response.setHeader('Cache-Control', 'private, no-cache');
+  if (!response.hasHeader('Cache-Control')) setEarly(response, 'Cache-Control', 'private, no-cache');
   const vary = String(response.getHeader('Vary') ?? '');
-  if (!/(?:^|[,\s])(?:cookie|\*)(?:$|[,\s])/i.test(vary)) response.appendHeader('Vary', 'Cookie');
+  if (!/(?:^|[,\s])(?:cookie|\*)(?:$|[,\s])/i.test(vary)) appendEarly(response, 'Vary', 'Cookie');
 }
 
 /**
- * Whether no shared cache may store the answer. Where the handler says nothing of caches, adds that.
- * @param given headers that `writeHead` is given, if any.
+ * Returns what this library sets on a response. The first call replaces `writeHead`, once for all of it. Node's own
+ * `writeHead` takes pairs only where no header was set before, and on Node 20 keeps one line of each name of a flat list
+ * there. Cookies that it is given replace those that were set.
  */
-function isPrivate(response: ServerResponse, given: unknown): boolean {
-  const lines = linesOf(response, given);
+function headOf(response: ServerResponse): Head {
+  const known = (response as { [HEAD]?: Head })[HEAD];
+  if (known) return known;
+  const head: Head = { own: new Map(), late: [] };
+  (response as { [HEAD]?: Head })[HEAD] = head;
+  const { writeHead } = response;
+  // It stays: where the arguments are wrong, Node throws, and an error handler writes another head.
+  response.writeHead = (...given: unknown[]) => {
+    const write = writeHead as (...args: unknown[]) => ServerResponse;
+    if (response.headersSent) return write.apply(response, given);
+    const rest = setGiven(response, given, head);
+    setLateCookies(response, head);
+    return write.apply(response, rest);
+  };
+  return head;
+}
+
+function setLateCookies(response: ServerResponse, { late }: Head): void {
+  for (const { line, isDue } of late) {
+    if (!isDue()) continue;
+    const set = [response.getHeader('Set-Cookie')].flat();
+    if (!set.includes(line)) addHeader(response, 'Set-Cookie', line);
+  }
+}
+
+/**
+ * Sets the headers that `writeHead` is given, with the result that it would have if this library had set none.
+ * @returns the other arguments; all of them if they are wrong, so that Node says so.
+ */
+function setGiven(response: ServerResponse, given: unknown[], head: Head): unknown[] {
+  const hasReason = typeof given[1] === 'string';
+  const headers = hasReason ? given[2] : (given[2] ?? given[1]);
+  if (typeof headers !== 'object' || headers === null || isOdd(headers) || !isStatus(given[0])) return given;
+  const isList = Array.isArray(headers);
+  const keepAll = isList || isUntouched(response, head);
+  setAll(response, grouped(isList ? pairs(headers) : Object.entries(headers), keepAll));
+  return given.slice(0, hasReason ? 2 : 1);
+}
+
+/** Sets all of these headers, or none: `setHeader` throws where one is malformed. */
+function setAll(response: ServerResponse, headers: Iterable<[name: string, values: unknown[]]>): void {
+  const before = new Map<string, ReturnType<ServerResponse['getHeader']>>();
+  try {
+    for (const [name, values] of headers) {
+      const value = values.length === 1 ? values[0] : values.flat();
+      const replaced = response.getHeader(name);
+      response.setHeader(name, value as string | string[]);
+      before.set(name, replaced);
+    }
+  } catch (error) {
+    for (const [name, value] of before) {
+      if (value === undefined) response.removeHeader(name);
+      else response.setHeader(name, value);
+    }
+    throw error;
+  }
+}
+
+/** Whether Node takes a status (it drops what comes after the point). */
+function isStatus(status: unknown): boolean {
+  const code = Math.trunc(Number(status));
+  return code >= 100 && code <= 999;
+}
+
+/** A flat list without a value for its last name. */
+function isOdd(headers: object): boolean {
+  return Array.isArray(headers) && !isPairs(headers) && headers.length % 2 !== 0;
+}
+
+/**
+ * Whether no header was set but by this library. Then Node would have written all that an object holds, also names that
+ * differ in case only, and else the last of these. In HTTP/2 it keeps the last.
+ */
+function isUntouched(response: ServerResponse, { own }: Head): boolean {
+  const others = Object.entries(response.getHeaders()).filter(([name, value]) => own.get(name) !== value);
+  return others.length === 0 && !isHttp2(response);
+}
+
+/** Values by name, as the name was first written. Of cookies all are kept. */
+function grouped(lines: Iterable<[unknown, unknown]>, keepAll: boolean): Iterable<[string, unknown[]]> {
+  const groups = new Map<string, [name: string, values: unknown[]]>();
+  for (const [name, value] of lines) {
+    const key = String(name).toLowerCase();
+    const group = groups.get(key);
+    if (group === undefined) groups.set(key, [name as string, [value]]);
+    else if (keepAll || key === 'set-cookie') group[1].push(value);
+    else groups.set(key, [name as string, [value]]);
+  }
+  return groups.values();
+}
+
+/** Whether no shared cache may store the answer. Where the handler says nothing of caches, adds that. */
+function isPrivate(response: ServerResponse): boolean {
+  const lines = linesOf(response);
   if ([...lines].some(([name, values]) => addressesSharedCache(name, values))) return false;
   const control = lines.get('cache-control');
   if (control === undefined) {
@@ -63,42 +182,10 @@ function hasFuture(lines: readonly string[] = []): boolean {
   return lines.some((line) => Date.parse(line) > Date.now());
 }
 
-/**
- * Sets the cookies that `writeHead` is given, as Node does: they replace those that were set, and would replace a late one.
- * @returns the other headers; none of a list of pairs, which Node takes only where there is no other header.
- */
-function moveCookies(response: ServerResponse, given: unknown): unknown {
-  const flat = isPairs(given) ? given.flat() : given;
-  const lines = Array.isArray(flat) ? pairs(flat) : Object.entries(flat ?? {});
-  const isCookie = ([name]: [unknown, unknown]) => String(name).toLowerCase() === 'set-cookie';
-  const cookies = lines.filter(isCookie);
-  if (cookies.length === 0) return flat;
-  // An empty list replaces those that were set, too.
-  response.setHeader(
-    'Set-Cookie',
-    cookies.flatMap(([, value]) => value as string | string[]),
-  );
-  const others = lines.filter((line) => !isCookie(line));
-  return Array.isArray(flat) ? others.flat() : Object.fromEntries(others);
-}
-
-/** All headers of an answer, by name in lower case. Those that `writeHead` is given replace those that were set. */
-function linesOf(response: ServerResponse, given: unknown): Map<string, string[]> {
-  const lines = new Map<string, string[]>();
-  const more = Array.isArray(given) ? pairs(given) : Object.entries(given ?? {});
-  for (const [name, value] of more) {
-    const key = String(name).toLowerCase();
-    lines.set(key, [...(lines.get(key) ?? []), ...[value].flat().map(String)]);
-  }
-  for (const [name, value] of Object.entries(response.getHeaders())) {
-    if (!lines.has(name)) lines.set(name, [value].flat().map(String));
-  }
-  return lines;
-}
-
-/** Place of the headers among the arguments of `writeHead`: the last, with or without a reason phrase before. */
-function indexOfHeaders(given: readonly unknown[]): number {
-  return typeof given[2] === 'object' && given[2] !== null ? 2 : typeof given[1] === 'object' ? 1 : 2;
+/** All headers of an answer, by name in lower case. */
+function linesOf(response: ServerResponse): Map<string, string[]> {
+  const lines = Object.entries(response.getHeaders());
+  return new Map(lines.map(([name, value]) => [name.toLowerCase(), [value].flat().map(String)]));
 }
 
 /** Headers as a list of names and values in turn, or of pairs. */
@@ -108,5 +195,5 @@ function pairs(list: unknown[]): [unknown, unknown][] {
 }
 
 function isPairs(given: unknown): given is [unknown, unknown][] {
-  return Array.isArray(given) && given.every(Array.isArray);
+  return Array.isArray(given) && Array.isArray(given[0]);
 }

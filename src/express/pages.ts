@@ -1,7 +1,16 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { type ErrorCode, SessionError, StatusError, type WebauthError } from '../errors.js';
-import { type Html, html, sendPage, sentence } from '../html.js';
-import { isSafe, loginChallenge, purposeOf, requestTarget, retryAfter, sendData, wantsPage } from '../http.js';
+import { type Html, html, type PageOptions, sendPage, sentence } from '../html.js';
+import {
+  addHeader,
+  isSafe,
+  loginChallenge,
+  purposeOf,
+  requestTarget,
+  retryAfter,
+  sendData,
+  wantsPage,
+} from '../http.js';
 import type { AuthResponse } from '../response.js';
 import type { WAA } from '../waa.js';
 
@@ -10,7 +19,7 @@ export function sendFailure(waa: WAA, error: WebauthError, request: IncomingMess
   const { code, message, loginUrl } = error;
   const bearer = bearerErrors[error.code];
   if (bearer !== undefined) response.setHeader('WWW-Authenticate', `Bearer error="${bearer}"`);
-  else if (error.status === 401) response.appendHeader('WWW-Authenticate', loginChallenge(waa.origin));
+  else if (error.status === 401) addHeader(response, 'WWW-Authenticate', loginChallenge(waa.origin));
   const wait = retryAfter(error.status);
   if (wait !== undefined) response.setHeader('Retry-After', wait);
   if (wantsPage(request)) sendFailurePage(waa, error, request, response);
@@ -19,15 +28,56 @@ export function sendFailure(waa: WAA, error: WebauthError, request: IncomingMess
 
 /** Offers the logout, or says that it is done and what remains: the session at the login service. */
 export function sendLogout(waa: WAA, who: Who | undefined, response: ServerResponse): void {
-  const formAction = logoutOrigins(waa);
-  if (who) sendPage(response, 'Log out', logoutForm(waa, who), { formAction });
-  else sendPage(response, 'Logged out', loggedOut(waa), { formAction });
+  if (who) sendPage(response, 'Log out', logoutForm(waa, who), { formAction: logoutOrigins(waa) });
+  else sendPage(response, 'Logged out', loggedOut(waa), afterLogout(waa));
 }
+
+/** Says that a logout everywhere was done before, as for its retry. */
+export function sendEndedTogether(waa: WAA, response: ServerResponse): void {
+  sendPage(response, 'Logged out', loggedOut(waa, endedTogether), afterLogout(waa));
+}
+
+/** Answers the image of the pages after a logout, and clears the browser's cache unless another origin loads it. */
+export function sendCleared(request: IncomingMessage, response: ServerResponse): void {
+  const { 'sec-fetch-site': site = 'same-origin' } = request.headers;
+  response.writeHead(200, {
+    'Content-Type': 'image/svg+xml',
+    'Content-Length': noImage.length,
+    'Cache-Control': 'no-store',
+    'X-Content-Type-Options': 'nosniff',
+    'Cross-Origin-Resource-Policy': 'same-origin',
+    // Not cookies: browsers clear those of the whole site, cam.ac.uk.
+    ...(site === 'same-origin' && { 'Clear-Site-Data': '"cache"' }),
+  });
+  response.end(noImage);
+}
+
+const noImage = '<svg xmlns="http://www.w3.org/2000/svg"/>';
 
 /** Says that the session cookie was removed from this browser, and that its session may live on. */
 export function sendRemoved(waa: WAA, request: IncomingMessage, response: ServerResponse): void {
   if (!wantsPage(request)) sendData(response, 200, { removed: true, revoked: false });
-  else sendPage(response, 'Removed from this browser', removedHere(waa), { formAction: logoutOrigins(waa) });
+  else sendPage(response, 'Removed from this browser', removedHere(waa), afterLogout(waa));
+}
+
+/** Policy of a page after a logout. */
+function afterLogout(waa: WAA): PageOptions {
+  return { formAction: logoutOrigins(waa), images: waa.clearsCache ? ["'self'"] : [] };
+}
+
+/** An image that clears the browser's cache as it loads. On the redirect of a logout, browsers ignore such a request. */
+function cacheClearing({ clearsCache, routes }: WAA): Html | undefined {
+  return clearsCache ? html`<img src="${routes.cleared}" alt="" hidden>` : undefined;
+}
+
+/**
+ * Leads on to the login service. A redirect would not do: browsers hold every redirect that follows a form to the
+ * `form-action` of the form's page, and a login service may redirect to further hosts.
+ */
+export function sendDeparture(waa: WAA, location: string, response: ServerResponse): void {
+  const body = html`<h1>Going to the login service</h1>
+    <p><a class="button main" href="${location}">Continue to ${new URL(waa.wls.authUrl).host}</a></p>`;
+  sendPage(response, 'Logging in', body, { refresh: location });
 }
 
 function logoutOrigins({ wls: { logoutUrl } }: WAA): string[] {
@@ -77,6 +127,7 @@ const advice: { readonly [code in ErrorCode]?: readonly [heading: string, advice
     'Your login could not be matched to your browser',
     'Allow cookies for this site. If you have logged in from another tab meanwhile, or took over half an hour, just try again. If nothing helps, please tell whoever runs this site.',
   ],
+  ERR_PATH_MISMATCH: ['This site is not set up correctly', `You could not be logged in. ${tellThem}`],
   ERR_RESPONSE_REPLAYED: ['This login was used already', 'That happens after going back or reloading. Try again.'],
   ERR_ISSUE_FUTURE: ['The clocks of this site and of the login service disagree', tryAgain],
   ERR_ISSUE_STALE: ['This login took too long to arrive', tryAgain],
@@ -99,10 +150,10 @@ function sendFailurePage(waa: WAA, error: WebauthError, request: IncomingMessage
   const { path, query } = requestTarget(request);
   if (path === waa.routes.logout && request.method === 'POST' && error.status === 503) {
     const body = logoutFailure(waa, error, query);
-    return sendPage(response, 'Not logged out', body, { status: 503 });
+    return sendPage(response, 'Not logged out', body, { ...afterLogout(waa), status: 503 });
   }
   if (path === waa.routes.logout && error.status === 401) {
-    return sendPage(response, 'Not logged out elsewhere', othersGoOn(waa, error), { status: 401 });
+    return sendPage(response, 'Not logged out elsewhere', othersGoOn(waa, error), { ...afterLogout(waa), status: 401 });
   }
   if (isSafe(request) && purposeOf(request) === 'frame' && needsWindow(error)) {
     return sendPage(response, 'Please log in', windowLink(waa, error), { status: error.status, framed: true });
@@ -128,7 +179,10 @@ function needsWindow({ code, status, loginUrl }: WebauthError): boolean {
   return code === 'ERR_NAVIGATION_REQUIRED' || (status === 401 && loginUrl !== undefined);
 }
 
-/** Other sites may frame it: it says nothing of the user, and its link does no more than any link to the login. */
+/**
+ * Other sites may frame it: it says nothing of the user, and its link does no more than any link to the login. A button
+ * that posts would let such a site begin logins in our name (clickjacking).
+ */
 function windowLink(waa: WAA, { code, loginUrl = waa.loginUrl('') }: WebauthError): Html {
   return html`<h1>Please log in</h1>
     <p>Logging in takes a window of its own. It cannot be done inside another page.</p>
@@ -146,6 +200,7 @@ function logoutFailure(waa: WAA, { code, message }: WebauthError, query: string)
     expires.</p>
     <form method="post" action="${again}"><p class="row"><button class="main">Try again</button>
       <button formaction="${logout}?here=yes">Remove it from this browser only</button></p></form>
+    ${cacheClearing(waa)}
     <p class="quiet">${sentence(message)} <code>${code}</code></p>`;
 }
 
@@ -153,7 +208,8 @@ function logoutFailure(waa: WAA, { code, message }: WebauthError, query: string)
 function othersGoOn(waa: WAA, { code, message, loginUrl = waa.loginUrl('') }: WebauthError): Html {
   return html`<h1>Your other sessions were not ended</h1>
     <p>You are logged out in this browser. To log out on all your devices, log in first, and then log out there.</p>
-    <p><a class="button main" href="${loginUrl}">Log in</a></p>
+    <div class="row">${loginButton('Log in', loginUrl)}</div>
+    ${cacheClearing(waa)}
     <p class="quiet">${sentence(message)} <code>${code}</code></p>`;
 }
 
@@ -164,17 +220,29 @@ function signedWords({ sig, msg }: AuthResponse): string {
 
 function links(waa: WAA, error: WebauthError, lost: boolean): Html {
   if (error.status === 403) {
-    const again = error.loginUrl && html`<a class="button main" href="${error.loginUrl}">Try again</a>`;
-    return html`<p class="row">${again} <a class="button" href="${waa.routes.home}">To the start page</a>
-      <a class="button" href="${waa.routes.logout}">Log out</a></p>`;
+    return html`<div class="row">${error.loginUrl && again(waa, error, error.loginUrl)}
+      <a class="button" href="${waa.routes.home}">To the start page</a>
+      <a class="button" href="${waa.routes.logout}">Log out</a></div>`;
   }
   const label = error instanceof SessionError && error.status === 401 ? 'Log in' : 'Try again';
-  // What was sent stays with this page, for as long as it is not left.
-  const tab = lost && html` target="_blank" rel="noopener"`;
   // The logout also removes cookies that a sibling host has set beside ours.
   const out = error.code === 'ERR_SESSION_INVALID' && html`<a class="button" href="${waa.routes.logout}">Log out</a>`;
-  return html`<p class="row"><a class="button main" href="${error.loginUrl ?? waa.loginUrl('')}"${tab}>${label}</a>
-    ${out}</p>`;
+  return html`<div class="row">${loginButton(label, error.loginUrl ?? waa.loginUrl(''), { newTab: lost })}
+    ${out}</div>`;
+}
+
+/** A page of another name of this host cannot post to the login. A link leads to the configured name. */
+function again({ origin }: WAA, { code }: WebauthError, loginUrl: string): Html {
+  if (code !== 'ERR_ORIGIN_REFUSED') return loginButton('Try again', loginUrl);
+  return html`<a class="button main" href="${origin}${loginUrl}">Log in</a>`;
+}
+
+/** A button that begins a login. It posts, since no header of a navigation tells a click from a script or a redirect. */
+function loginButton(label: string, loginUrl: string, { isMain = true, newTab = false } = {}): Html {
+  // In a new tab, the request body stays with this page for as long as the page is not left.
+  const target = newTab && html` target="_blank" rel="noopener"`;
+  const main = isMain && html` class="main"`;
+  return html`<form method="post" action="${loginUrl}"${target}><button${main}>${label}</button></form>`;
 }
 
 /** Who may be logged in, if that is known. */
@@ -192,10 +260,16 @@ function logoutForm(waa: WAA, { principal }: Who): Html {
       <button formaction="${waa.routes.logout}?everywhere=yes">Log out on all my devices</button></form>`;
 }
 
-function loggedOut(waa: WAA): Html {
+/** Sessions that began after the revocation of the others go on. */
+const endedTogether = html`<p>Your sessions on other devices were ended together with this one. Where you have logged in
+  since then, you are still logged in.</p>`;
+
+function loggedOut(waa: WAA, more?: Html): Html {
   return html`<h1>You are logged out of this site</h1>
+    ${more}
     ${loginServiceLogout(waa)}
-    <p><a class="button" href="${waa.loginUrl('')}">Log in again</a></p>`;
+    ${cacheClearing(waa)}
+    <div class="row">${loginButton('Log in again', waa.loginUrl(''), { isMain: false })}</div>`;
 }
 
 function removedHere(waa: WAA): Html {
@@ -203,7 +277,8 @@ function removedHere(waa: WAA): Html {
     <p><strong>It could not be ended everywhere.</strong> A copy of it, if there is one, may work until it expires. If
     you fear that somebody has one, please tell whoever runs this site.</p>
     ${loginServiceLogout(waa)}
-    <p><a class="button" href="${waa.loginUrl('')}">Log in again</a></p>`;
+    ${cacheClearing(waa)}
+    <div class="row">${loginButton('Log in again', waa.loginUrl(''), { isMain: false })}</div>`;
 }
 
 function loginServiceLogout({ wls: { logoutUrl } }: WAA): Html | undefined {

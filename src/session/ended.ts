@@ -107,6 +107,12 @@ export class Ended {
     return this.#held.cut.has(person) && !isToken;
   }
 
+  /** Whether a cutoff covers a session, or one that has yet to be stored. */
+  isCut({ wls, principal, login }: Handle): boolean {
+    const person = personOf(wls, principal);
+    return login < (this.#cuts.get(person)?.below ?? 0) || this.#held.cut.has(person);
+  }
+
   hasToken(handle: string): boolean {
     return this.#revoked.size > 0 && this.#revoked.has(tokenName(handle));
   }

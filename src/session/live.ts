@@ -1,5 +1,6 @@
 import type { SessionError } from '../errors.js';
 import { YEAR } from '../options.js';
+import { Complaints } from './complaints.js';
 import { bindingName, Ended, type Handle, personOf, sessionName, tokenName } from './ended.js';
 import {
   blockEntry,
@@ -25,6 +26,7 @@ const SLACK = 3600;
 const SWEEP_EVERY = 500;
 const RETRY_AFTER = 1000;
 const ASK_WHY_EVERY = 5000;
+const EXPLAIN_EVERY = 1000;
 /** How many sessions a person ends one by one, before all of theirs are ended by one entry. */
 const MAX_EACH = 64;
 const MAX_ALL = 1_000_000;
@@ -61,6 +63,8 @@ interface Untold {
  * to have ended, so that a request asks nobody; what it knows, the store is told again whenever it may have forgotten.
  */
 export class LiveSessions {
+  /** Reports why the store cannot be used. */
+  readonly complaints: Complaints;
   readonly #options: LiveOptions;
   readonly #store: Store;
   readonly #ended = new Ended();
@@ -76,7 +80,6 @@ export class LiveSessions {
   #mark: string | undefined;
   #stale = false;
   #askedWhy = Number.NEGATIVE_INFINITY;
-  #why: string | undefined;
   #swept: number;
   #timer: NodeJS.Timeout | undefined;
   #retry: NodeJS.Timeout | undefined;
@@ -85,6 +88,7 @@ export class LiveSessions {
 
   constructor(options: LiveOptions) {
     this.#options = options;
+    this.complaints = new Complaints(options.complain);
     this.#store = options.store;
     this.#swept = this.#second();
   }
@@ -92,12 +96,30 @@ export class LiveSessions {
   /** Learns what the store knows, now and from now on. @throws what the store does. */
   async start(): Promise<void> {
     if (this.#unsubscribe) return;
-    const stop = await this.#store.subscribe(ENDED, {
-      changed: (entry) => this.#learn(entry),
-      missed: () => this.#catchUp(),
-    });
-    if (this.#closed) stop();
-    else this.#unsubscribe = stop;
+    const waiting = this.#explainWaiting();
+    try {
+      const stop = await this.#store.subscribe(ENDED, {
+        changed: (entry) => this.#learn(entry),
+        missed: () => this.#catchUp(),
+      });
+      this.complaints.clear();
+      if (this.#closed) stop();
+      else this.#unsubscribe = stop;
+    } finally {
+      clearInterval(waiting);
+    }
+  }
+
+  /** Says why a store is waited for, and anew where the reason changes. What it throws in the end is not said here. */
+  #explainWaiting(): NodeJS.Timeout {
+    const explain = () => {
+      if (this.#closed || this.#unsubscribe) return;
+      this.#reasonOf((error) => {
+        if (!(error instanceof TypeError)) this.complaints.add('the store cannot be reached', error);
+      });
+    };
+    explain();
+    return setInterval(explain, EXPLAIN_EVERY).unref();
   }
 
   /** The store's mark. @throws SessionError where nothing can be said of any session, since too little was heard. */
@@ -128,6 +150,11 @@ export class LiveSessions {
 
   isEnded(handle: Handle): boolean {
     return this.#ended.has(handle);
+  }
+
+  /** Whether a session was revoked together with all earlier ones of its user. */
+  isCut(handle: Handle): boolean {
+    return this.#ended.isCut(handle);
   }
 
   isTokenEnded(handle: string): boolean {
@@ -312,7 +339,7 @@ export class LiveSessions {
     const then = allowStale ? 'sessions are trusted all the same' : 'sessions are refused until it is heard again';
     if (stale) complain(`nothing was heard of the store for ${staleAfter / 1000} s: ${then}`);
     else complain('the store is heard again');
-    this.#why = undefined;
+    this.complaints.clear();
   }
 
   /** Says why, once for each reason: a store says what is wrong with it only where it is asked something. */
@@ -320,9 +347,13 @@ export class LiveSessions {
     const now = performance.now();
     if (now - this.#askedWhy < ASK_WHY_EVERY) return;
     this.#askedWhy = now;
-    this.#store.get(ENDED).catch(({ message }: Error) => {
-      if (message !== this.#why) this.#options.complain(`the store failed: ${message}`);
-      this.#why = message;
+    this.#reasonOf((error) => this.complaints.add('the store failed', error));
+  }
+
+  /** Asks the store for a key that nothing has: where the store cannot be used, it throws the reason. */
+  #reasonOf(report: (error: Error) => void): void {
+    this.#store.get(ENDED).catch((error: Error) => {
+      if (!this.#closed) report(error);
     });
   }
 

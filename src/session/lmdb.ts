@@ -16,7 +16,7 @@ import {
 import { join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { open, type RootDatabase } from 'lmdb';
-import { callable, checkOptions, isText, type Rules, restriction } from '../options.js';
+import { checkOptions, clock, isText, type Rules, restriction } from '../options.js';
 import { Pace } from './pace.js';
 import { findUnsafeFile, findUnsafeFolder, findUnsafeParent, type UnsafePath } from './safe-path.js';
 import { type Entry, folderOf, type Store, type Subscriber } from './store.js';
@@ -37,7 +37,7 @@ export interface LmdbStoreOptions {
 
 const rules: Rules<LmdbStoreOptions> = {
   path: restriction([(value) => isText(value) && /^[^\0]+$/.test(value), 'is the path of a folder']),
-  now: callable,
+  now: clock,
 };
 
 /** The name of a record: of an entry with its folder, or of a key that was spent. */

@@ -1,8 +1,16 @@
 import { randomBytes } from 'node:crypto';
+import { checkOptions, clock, type Rules } from '../options.js';
 import { Pace } from './pace.js';
 import { type Entry, folderOf, type Store, type Subscriber } from './store.js';
 
 const SWEEP_EVERY = 60_000;
+
+export interface MemoryStoreOptions {
+  /** The clock; the system's by default. */
+  readonly now?: () => Date;
+}
+
+const rules: Rules<MemoryStoreOptions> = { now: clock };
 
 /** The store of one process. It forgets all with the process, so a restart logs everyone out. */
 export class MemoryStore implements Store {
@@ -15,9 +23,10 @@ export class MemoryStore implements Store {
   readonly #sweeping = new Pace(SWEEP_EVERY);
   #count = 0;
 
-  /** @param options.now the clock; the system's by default. */
-  constructor({ now = () => new Date() }: { readonly now?: () => Date } = {}) {
-    this.#now = now;
+  /** @throws TypeError for wrong options. */
+  constructor(options: MemoryStoreOptions = {}) {
+    checkOptions('new MemoryStore', options, rules);
+    this.#now = options.now ?? (() => new Date());
   }
 
   /** How much it remembers just now. */

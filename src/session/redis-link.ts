@@ -1,5 +1,6 @@
 import { createClient } from 'redis';
 import { isText } from '../options.js';
+import { addressOf, diagnose, isDiagnosed, Refusal } from './redis-reasons.js';
 
 // Milliseconds.
 const PATIENCE = 2000;
@@ -21,6 +22,7 @@ export interface LinkOptions {
  * back: what begins anew cannot be half alive.
  */
 export class Link {
+  readonly #address: ReturnType<typeof addressOf>;
   readonly #commands: Client;
   readonly #listening: Client;
   readonly #beacon: string;
@@ -30,6 +32,8 @@ export class Link {
   /** When the beacons were sent that were not heard yet, by what they say. */
   readonly #unheard = new Map<string, number>();
   readonly #waiting = new Set<(why: Error) => void>();
+  /** Clients that have a connection. */
+  readonly #made = new Set<Client>();
   #timer: NodeJS.Timeout | undefined;
   #count = 0;
   #ended = (_: Error): void => {};
@@ -40,6 +44,7 @@ export class Link {
 
   /** @param beacon a channel of this link alone. @param mark the key that is there for as long as any is. */
   constructor(options: LinkOptions, beacon: string, mark: string) {
+    this.#address = addressOf(options.url);
     this.#beacon = beacon;
     this.#mark = mark;
     this.ended = new Promise((resolve) => {
@@ -47,8 +52,8 @@ export class Link {
     });
     [this.#commands, this.#listening] = [connectable(options), connectable(options)];
     for (const client of [this.#commands, this.#listening]) {
-      // A connection that is being made can neither be ended nor should it keep the process alive.
-      client.on('connect', () => (this.over ? client.destroy() : client.ref())).unref();
+      // A connection that is being made cannot be ended, and should not keep the process alive.
+      client.on('connect', () => this.#connected(client)).unref();
       client.on('error', this.end).on('end', () => this.end(new Error('the connection has ended')));
     }
   }
@@ -60,7 +65,9 @@ export class Link {
   async open(heard: (sent: number) => void): Promise<void> {
     await this.#bounded(Promise.all([this.#commands.connect(), this.#listening.connect()]));
     const info = await this.info();
-    if (info('role') !== 'master') throw new Error('it is a replica, which does not take what it is told');
+    if (info('redis_mode') === 'sentinel') throw new Refusal(isSentinel);
+    if (info('role') !== 'master')
+      throw new Error('it is a replica, which takes no writes. Give the url of the primary');
     if (info('maxmemory_policy') !== 'noeviction') throw new Refusal(evicts(info('maxmemory_policy')));
     await this.listen(this.#beacon, (message) => {
       const sent = this.#unheard.get(message);
@@ -73,13 +80,13 @@ export class Link {
 
   /** Asks Redis something: settled soon, whatever happens. */
   async ask<T>(question: (redis: Client) => Promise<T>): Promise<T> {
-    if (this.over) throw away(this.over);
+    if (this.over) throw this.over;
     try {
       return await this.#bounded(question(this.#commands));
     } catch (error) {
       // It was made a replica.
       if (error instanceof Error && error.message.includes('READONLY')) this.end(error);
-      throw error;
+      throw isDiagnosed(error) ? diagnose(error as Error, this.#address) : error;
     }
   }
 
@@ -108,7 +115,7 @@ export class Link {
   }
 
   async listen(channel: string, listener: Listener): Promise<void> {
-    if (this.over) throw away(this.over);
+    if (this.over) throw this.over;
     await this.#bounded(this.#listening.subscribe(channel, listener));
   }
 
@@ -118,12 +125,19 @@ export class Link {
 
   readonly end = (why: Error): void => {
     if (this.over) return;
-    this.over = why;
+    const over = diagnose(why, this.#address);
+    this.over = over;
     clearInterval(this.#timer);
-    for (const fail of this.#waiting) fail(away(why));
-    for (const client of [this.#commands, this.#listening]) client.destroy();
-    this.#ended(why);
+    for (const fail of this.#waiting) fail(over);
+    for (const client of this.#made) destroy(client);
+    this.#ended(over);
   };
+
+  #connected(client: Client): void {
+    if (this.over) return destroy(client);
+    this.#made.add(client);
+    client.ref();
+  }
 
   #sendBeacon(): void {
     // Counted, not timed: a process that stood still has not listened either.
@@ -165,9 +179,6 @@ export class Link {
 type Client = ReturnType<typeof connectable>;
 type Listener = (message: string) => void;
 
-/** This Redis cannot be used, however long one waits. */
-export class Refusal extends TypeError {}
-
 /** For scripts: whether a replica was connected within the last hour (`repl-backlog-ttl`), and so may have the data. */
 export const hasReplicas = `string.find(redis.call('INFO', 'replication'), 'repl_backlog_active:1', 1, true)`;
 
@@ -194,18 +205,18 @@ function connectable({ url, username, password }: LinkOptions) {
   });
 }
 
-export function away(why: Error): Error {
-  return why instanceof Refusal ? why : new Error(`Redis cannot be used just now: ${reason(why)}`, { cause: why });
+/** Ends a client. Version 5 throws where the connection is closed already. */
+function destroy(client: Client): void {
+  if (client.isOpen) client.destroy();
 }
 
-/** Of several addresses that were tried, the first one says why. */
-function reason(why: Error): string {
-  return why instanceof AggregateError ? String(why.errors[0]?.message) : why.message;
-}
+const isSentinel =
+  'Redis cannot be used: this is a Sentinel, which stores nothing. Give the url of the primary that it watches (SENTINEL GET-MASTER-ADDR-BY-NAME)';
 
 function evicts(policy: string): string {
   return (
     `this Redis may forget which sessions were ended: its maxmemory-policy is ${policy}. ` +
-    'Run CONFIG SET maxmemory-policy noeviction, and write maxmemory-policy noeviction into its redis.conf'
+    'Run CONFIG SET maxmemory-policy noeviction, and write maxmemory-policy noeviction into its redis.conf. ' +
+    'Where a provider forbids CONFIG, set it in the settings of the service (its parameter group or configuration)'
   );
 }

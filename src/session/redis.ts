@@ -1,7 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
-import { callable, checkOptions, isText, type Rules, required, text } from '../options.js';
-import { away, hasReplicas, Link, type LinkOptions, Refusal } from './redis-link.js';
+import { checkOptions, clock, isText, type Rules, required, text } from '../options.js';
+import { hasReplicas, Link, type LinkOptions } from './redis-link.js';
+import { addressOf, diagnose, Refusal } from './redis-reasons.js';
 import { type Entry, folderOf, type Store, type Subscriber } from './store.js';
 
 // Milliseconds.
@@ -43,12 +44,15 @@ export class RedisStore implements Store {
   #why = new Error('it was never looked for');
   #fresh = Number.NEGATIVE_INFINITY;
   #number = 0;
+  readonly #address: ReturnType<typeof addressOf>;
   readonly #database: string;
 
   /** Connects only when it is used. @throws TypeError if the options cannot be right. */
   constructor(options: RedisStoreOptions) {
-    checkOptions('RedisStore', options, rules);
-    this.#database = new URL(options.url).pathname.slice(1) || '0';
+    checkOptions('new RedisStore', options, rules);
+    checkCharacters(options.url);
+    this.#address = addressOf(options.url);
+    this.#database = this.#address.database;
     this.#options = options;
     this.#prefix = options.prefix ?? 'ucam-webauth:';
     this.#now = options.now ?? (() => new Date());
@@ -139,7 +143,7 @@ export class RedisStore implements Store {
   }
 
   async subscribe(folder: string, subscriber: Subscriber): Promise<() => void> {
-    if (this.#closing.signal.aborted) throw away(this.#why);
+    if (this.#closing.signal.aborted) throw this.#away();
     return new Promise((told, reject) => {
       const resolve = () => told(() => this.#unsubscribe(subscription));
       const subscription = { folder, subscriber, resolve, reject };
@@ -166,7 +170,7 @@ export class RedisStore implements Store {
   async #use(): Promise<Link> {
     this.#start();
     await this.#attempted;
-    if (!this.#link) throw away(this.#why);
+    if (!this.#link) throw this.#away();
     return this.#link;
   }
 
@@ -212,13 +216,15 @@ export class RedisStore implements Store {
   async #begin(link: Link, attempted: () => void): Promise<void> {
     if (link.over) return;
     this.#link = link;
-    this.#linkedBefore = true;
     attempted();
     const began = performance.now();
+    // The one script that no subscriber runs: a permission that is missing shows now, and not at the first ticket.
+    await link.run(scripts.take, this.#places('probe'), ['probe']);
     // Also those that come while this goes on.
     for (const subscription of this.#subscriptions) await this.#tell(link, subscription);
     if (link.over) return;
     this.#fresh = began;
+    this.#linkedBefore = true;
     link.caughtUp = true;
     for (const { resolve } of this.#subscriptions) resolve();
   }
@@ -240,6 +246,10 @@ export class RedisStore implements Store {
     this.#subscriptions.delete(subscription);
     const others = [...this.#subscriptions].some((other) => other.folder === folder);
     if (!others) this.#link?.leave(this.#channel(folder), this.#hear);
+  }
+
+  #away(): Error {
+    return diagnose(this.#why, this.#address);
   }
 
   #giveUp(why: Error): void {
@@ -328,12 +338,27 @@ function isRedisUrl(value: unknown): boolean {
   }
 }
 
+/** @throws TypeError if the URL ends early for the client, by a character of the user name or password. */
+function checkCharacters(url: string): void {
+  if (!hasRawCharacters(url)) return;
+  throw new TypeError(
+    'the option url is an address such as redis://:p%2Fw%23@localhost:6379: percent-encode / ? # and % in its user name and password (encodeURIComponent), or give the options username and password',
+  );
+}
+
+function hasRawCharacters(value: unknown): boolean {
+  return isText(value) && /^rediss?:\/\/(?:[^/?#]*[/?#].*@|[^/?#]*%(?![\da-f]{2})[^/?#]*@)/is.test(value);
+}
+
 const rules: Rules<RedisStoreOptions> = {
-  url: required([isRedisUrl, 'is an address such as redis://localhost:6379']),
+  url: required([
+    (value) => isRedisUrl(value) || hasRawCharacters(value),
+    'is an address such as redis://localhost:6379',
+  ]),
   username: text,
   password: text,
   prefix: text,
-  now: callable,
+  now: clock,
 };
 
 /** What Redis does at one go. */

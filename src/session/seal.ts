@@ -47,6 +47,8 @@ export class Sealer {
 
   /** The text, or why it does not open: no secret of ours sealed it here, or it is not as we sealed it. */
   open(sealed: string): { readonly text: string } | 'unknown' | 'invalid' {
+    // A client chooses it, and some parsers of cookies make objects of it.
+    if (typeof sealed !== 'string') return 'invalid';
     if (sealed.length < SHORTEST || sealed.length > LONGEST) return 'invalid';
     const key = this.#keys.get(sealed.slice(0, (HEAD * 4) / 3));
     if (key === undefined) return mayBeAnothers(sealed) ? 'unknown' : 'invalid';

@@ -173,6 +173,16 @@ export class Sessions {
     return this.#live.isEnded(auth) || this.#isForgotten(auth);
   }
 
+  /** Whether a user or the application revoked a peeked session. */
+  isEnded(auth: Auth): boolean {
+    return this.#live.isEnded(auth);
+  }
+
+  /** Whether a peeked session with that binding cookie was revoked together with all earlier ones of its user. */
+  isEndedWithOthers(auth: Auth, anchor: string | undefined): boolean {
+    return auth.wls === this.#options.wls && this.isBound(auth, anchor) && this.#live.isCut(auth);
+  }
+
   /** As `isRevoked`, once the store has been told of every revocation that this process made. */
   async isRevokedEverywhere(auth: Auth): Promise<boolean> {
     return this.isRevoked(auth) && !(await this.#live.hasUntold());
@@ -207,7 +217,9 @@ export class Sessions {
   ): Promise<{ readonly ticket: string; readonly expires: Date }> {
     const session = this.#read(cookie);
     this.#check(session, 'cookie', anchorOf(anchor));
-    return this.#ask(() => this.#tickets.make(session));
+    // A request for a ticket is a use of the session.
+    const lastSeen = this.#options.now().getTime();
+    return this.#ask(() => this.#tickets.make({ ...session, lastSeen }));
   }
 
   async takeTicket(ticket: string): Promise<Auth> {
@@ -231,7 +243,10 @@ export class Sessions {
   /** @throws SessionError if the session, which was open before, has ended meanwhile. */
   recheck(auth: Auth): void {
     this.#live.mark();
-    this.#checkLive(auth);
+    this.#checkKnown(auth);
+    if (auth.expires > this.#options.now()) return;
+    // Other requests may have kept the session in use while this one was slow.
+    this.#checkTime(this.#endAfter(auth, this.#renewals?.lastSeen(auth.sessionId)) ?? auth);
   }
 
   /** Uses a key up: true the first time. */
@@ -323,7 +338,8 @@ export class Sessions {
     const deadline = new AbortController();
     const late = delay(START_DEADLINE, 'late', { ref: false, signal: deadline.signal }).catch(() => {});
     const first = await Promise.race([this.#hear(), late]).finally(() => deadline.abort());
-    if (first === 'late' && !this.#closed) this.#complainAway('it has not answered yet');
+    if (first === 'late' && !this.#closed && !this.#live.complaints.haveReason)
+      this.#complainAway(new Error('it has not answered yet'));
   }
 
   /** @throws TypeError if the store cannot be used as it is configured. */
@@ -336,8 +352,9 @@ export class Sessions {
         this.#options.complain(`the store cannot be used: ${error.message}`);
         throw error;
       }
-      this.#complainAway((error as Error).message);
-      if (!this.#closed) this.#retry = setTimeout(() => this.#hear().catch(() => {}), RETRY_AFTER).unref();
+      if (this.#closed) return;
+      this.#complainAway(error as Error);
+      this.#retry = setTimeout(() => this.#hear().catch(() => {}), RETRY_AFTER).unref();
     }
   }
 
@@ -348,13 +365,16 @@ export class Sessions {
     return earliestEnd({ ...session, lastSeen: Math.max(seen, session.lastSeen) }, this.#options.lifetimes);
   }
 
-  #complainAway(why: string): void {
-    this.#options.complain(`the store cannot be reached: ${why}`);
+  #complainAway(why: Error): void {
+    this.#live.complaints.add('the store cannot be reached', why);
   }
 
   async #take(ticket: string): Promise<{ readonly session: Session; readonly auth: Auth }> {
     this.#live.mark();
-    const session = await this.#ask(() => this.#tickets.take(ticket));
+    const made = await this.#ask(() => this.#tickets.take(ticket));
+    // The session may have been used since.
+    const lastSeen = Math.max(made.lastSeen, this.#renewals?.lastSeen(made.id) ?? 0);
+    const session = { ...made, lastSeen };
     return { session, auth: this.#check(session, 'ticket', session.anchor) };
   }
 
@@ -384,10 +404,13 @@ export class Sessions {
     return !this.#isKnown(auth);
   }
 
-  #checkLive(auth: Auth): void {
+  #checkKnown(auth: Auth): void {
     if (!this.#isKnown(auth)) throw forgotten();
     if (this.#live.isEnded(auth)) throw revoked();
-    if (auth.expires.getTime() <= this.#options.now().getTime()) throw expired(auth.expiresBecause);
+  }
+
+  #checkTime({ expires, expiresBecause }: End): void {
+    if (expires.getTime() <= this.#options.now().getTime()) throw expired(expiresBecause);
   }
 
   #check(session: Session, via: Auth['via'], anchor: string): Auth {
@@ -396,7 +419,8 @@ export class Sessions {
       throw revoked('the application was restarted, or its processes share no store, or the store was invalidated');
     }
     const auth = this.describe(session, via);
-    this.#checkLive(auth);
+    this.#checkKnown(auth);
+    this.#checkTime(auth);
     if (session.anchor !== anchor) throw unbound(anchor);
     return auth;
   }
@@ -415,14 +439,14 @@ export class Sessions {
       return await work();
     } catch (error) {
       if (error instanceof WebauthError) throw error;
-      this.#options.complain(`the store failed: ${(error as Error).message}`);
+      this.#live.complaints.add('the store failed', error as Error);
       throw storeAway();
     }
   }
 }
 
 function anchorOf(held: string | undefined): string {
-  return held === undefined ? '' : digest('binding', held);
+  return typeof held === 'string' ? digest('binding', held) : '';
 }
 
 /** Without it the browser has logged out elsewhere, or it is not this browser's session; with another, it is not ours. */

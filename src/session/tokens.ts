@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { digest } from '../digest.js';
 import { AuthorisationError, SessionError } from '../errors.js';
-import { checkOptions, isSeconds, isText, type Rules, required, texts } from '../options.js';
+import { isSeconds, isText, type Rules, required, tags, texts } from '../options.js';
 import { type DeskOptions, ownerOf } from './list.js';
 import { OwnAuth } from './own-auth.js';
 import { Minutely } from './pace.js';
@@ -74,10 +74,10 @@ export class Tokens {
 
   /**
    * Makes a token. It is shown this once, and kept nowhere.
-   * @throws TypeError if it has no name or no end; SessionError ERR_LIMIT_REACHED if the person has too many.
+   * @param asked passes `newTokenRules`.
+   * @throws SessionError ERR_LIMIT_REACHED if the person has too many.
    */
   async create(asked: NewToken): Promise<Token & { readonly token: string }> {
-    checkOptions('tokens.create()', asked, rules);
     const { principal, name, ttl, scopes = [], ptags = [] } = asked;
     const { now, wls, store, live, heard, ask } = this.#options;
     await heard();
@@ -206,7 +206,7 @@ export function blocked(principal: string): AuthorisationError {
 // 256 bits in base64url.
 const tokenShape = /^ucwa_[\w-]{43}$/;
 
-const rules: Rules<NewToken> = {
+export const newTokenRules: Rules<NewToken> = {
   principal: required([(value) => isText(value) && value !== '', 'is a principal, such as abc12']),
   name: required([
     (value) => isText(value) && value !== '' && value.length <= 100,
@@ -220,7 +220,7 @@ const rules: Rules<NewToken> = {
     (value) => texts[0](value) && (value as string[]).every((scope) => /^[\x21\x23-\x5b\x5d-\x7e]+$/.test(scope)),
     'is a list of scopes, such as ["read"]; a scope has no blanks, quotes or backslashes',
   ],
-  ptags: texts,
+  ptags: tags,
 };
 
 function show({ handle, principal, name, scopes, ptags, created, expires, lastUsed }: Kept): Token {

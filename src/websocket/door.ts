@@ -13,7 +13,7 @@ import { Heartbeat } from './heartbeat.js';
 import { Held } from './held.js';
 import { Pending, tooMany } from './limits.js';
 import type { OtherListeners } from './other-listeners.js';
-import { closeSocket, cutOff, isForHttp, refuseUpgrade, type Socket, turnAway } from './refusal.js';
+import { closeRejected, closeSocket, cutOff, isForHttp, refuseUpgrade, type Socket } from './refusal.js';
 import { type SocketLimits, Sockets } from './sockets.js';
 
 /** Whose connections are accepted, and how many of them. */
@@ -132,7 +132,7 @@ export class Door<S extends Socket> {
     withholdTokenProtocol(request);
     this.#wss.handleUpgrade(request, socket, head, (ws) => {
       this.#hide(ws);
-      turnAway(ws, socket, error);
+      closeRejected(ws, socket, error);
     });
   }
 
@@ -153,8 +153,7 @@ export class Door<S extends Socket> {
       first.release();
       if (!this.#open(ws, auth, request)) return;
     } catch (error) {
-      first.forget();
-      return turnAway(ws, socket, error);
+      return closeRejected(ws, socket, error, first.forget());
     }
     this.#wss.clients?.add(ws);
     reporting(() => this.#wss.emit('connection', ws, request));

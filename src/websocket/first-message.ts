@@ -48,10 +48,11 @@ export class FirstMessage {
     this.#ws.resume();
   }
 
-  /** Looks at nothing more. */
-  forget(): void {
+  /** Looks at nothing more. @returns the bytes that were read, and not passed on, from the beginning of a frame. */
+  forget(): Buffer {
     this.#connection.off('data', this.#read);
     this.#ws.off('message', this.#take).off('close', this.#leave);
+    return this.#bytes;
   }
 
   readonly #read = (chunk: Buffer): void => {
@@ -95,6 +96,7 @@ export class FirstMessage {
     const connection = this.#connection.off('data', this.#read);
     this.#ws.pause();
     if (this.#bytes.length > 0) connection.unshift(this.#bytes);
+    this.#bytes = Buffer.alloc(0);
     for (const reader of this.#readers) connection.on('data', reader);
     this.#pass(frames);
     return false;

@@ -13,7 +13,7 @@ import {
   sendData,
   withOwn,
 } from '../http.js';
-import { checkOptions, origin, originList, type Rules, required } from '../options.js';
+import { checkOptions, checkWAA, origin, originList, type Rules, required } from '../options.js';
 import type { Auth } from '../session/session.js';
 import type { SocketCookie, WAA } from '../waa.js';
 import { refuseRequest } from './refusal.js';
@@ -48,6 +48,7 @@ export interface SocketFrame {
  * @throws TypeError if the options cannot be used safely.
  */
 export function socketFrame(waa: WAA, options: FrameOptions): SocketFrame {
+  checkWAA('socketFrame()', waa);
   checkOptions('socketFrame', options, rules);
   const pages = withOwn(waa.origins, options.pages);
   for (const one of [options.origin, ...pages]) checkEncrypted(one, one, 'give its https origin', waa.isDevelopment);

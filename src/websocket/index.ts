@@ -1,6 +1,6 @@
 import { EventEmitter } from 'node:events';
 import type { IncomingMessage } from 'node:http';
-import { checkOptions } from '../options.js';
+import { checkArgument, checkOptions, checkWAA, object, type Rule, required } from '../options.js';
 import type { Auth } from '../session/session.js';
 import type { WAA } from '../waa.js';
 import { protocolsOf, TOKEN_PROTOCOL } from './credentials.js';
@@ -8,7 +8,7 @@ import { type AcceptOptions, Door, type SocketServer } from './door.js';
 import { addEndpoint } from './endpoints.js';
 import { Gate, type Taken, type UpgradeOptions } from './gate.js';
 import type { Socket } from './refusal.js';
-import { acceptRules, checkReach, checkUse, checkWAA, upgradeRules } from './rules.js';
+import { acceptRules, checkReach, checkUse, upgradeRules } from './rules.js';
 
 export type { Credential } from './credentials.js';
 export type { AcceptOptions, SocketServer } from './door.js';
@@ -30,11 +30,11 @@ export function acceptUpgrades<S extends Socket>(
   options: AcceptOptions = {},
 ): () => void {
   checkArguments(server, wss, waa);
-  if (wss.options.noServer !== true) {
+  if (wss.options?.noServer !== true) {
     throw new TypeError('make the WebSocketServer with { noServer: true }: otherwise it lets everybody in by itself');
   }
   checkOptions('acceptUpgrades', options, acceptRules);
-  checkUse(waa, options);
+  checkUse('acceptUpgrades()', waa, options);
   const { path, credentials, unclaimedTimeout = 10 } = options;
   if (path !== undefined) checkReach(waa, path, options);
   if (credentials?.includes('subprotocol') && !wss.listeners('headers').includes(selectTokenProtocol)) {
@@ -55,6 +55,7 @@ export async function authenticateUpgrade(
   ticket?: string,
 ): Promise<Auth> {
   const gate = gateOf(waa, options);
+  checkArgument('authenticateUpgrade()', 'request', request, upgradeRequest);
   const taken = gate.conceal(request, isWebSocket(request));
   const decided = options.credentials?.includes('firstMessage')
     ? decideLate(gate, request, taken, ticket)
@@ -80,9 +81,9 @@ const gates = new WeakMap<WAA, WeakMap<UpgradeOptions, Gate>>();
 function gateOf(waa: WAA, options: UpgradeOptions): Gate {
   const known = gates.get(waa)?.get(options);
   if (known) return known;
-  checkWAA(waa);
+  checkWAA('authenticateUpgrade()', waa);
   checkOptions('authenticateUpgrade', options, upgradeRules);
-  checkUse(waa, options);
+  checkUse('authenticateUpgrade()', waa, options);
   const gate = new Gate(waa, options);
   gates.set(waa, (gates.get(waa) ?? new WeakMap()).set(options, gate));
   return gate;
@@ -90,16 +91,24 @@ function gateOf(waa: WAA, options: UpgradeOptions): Gate {
 
 /** Of what has no types: the likeliest mistakes, which would show at the first handshake only. */
 function checkArguments(server: unknown, wss: unknown, waa: unknown): void {
-  if (!(server instanceof EventEmitter)) {
-    throw new TypeError(
-      'acceptUpgrades(server, …): server is one of Node, which app.listen() returns; not the app itself',
-    );
-  }
-  if (typeof (wss as Partial<SocketServer<Socket>> | undefined)?.handleUpgrade !== 'function') {
-    throw new TypeError('acceptUpgrades(server, wss, …): wss is a WebSocketServer of the package ws');
-  }
-  checkWAA(waa);
+  checkArgument('acceptUpgrades(server, …)', 'server', server, httpServer);
+  checkArgument('acceptUpgrades(server, wss, …)', 'wss', wss, webSocketServer);
+  checkWAA('acceptUpgrades()', waa);
 }
+
+const httpServer: Rule = required([
+  (value) => value instanceof EventEmitter,
+  'is one of Node, which app.listen() returns; not the app itself',
+]);
+const webSocketServer: Rule = required([
+  (value) =>
+    value instanceof EventEmitter && typeof (value as Partial<SocketServer<Socket>>).handleUpgrade === 'function',
+  'is a WebSocketServer of the package ws',
+]);
+const upgradeRequest: Rule = required([
+  (value) => object[0]((value as IncomingMessage).headers) && object[0]((value as IncomingMessage).socket),
+  "is the request of the server's upgrade event",
+]);
 
 /** Where the application's own `handleProtocols` knows none of the client's, browsers want one all the same. */
 function selectTokenProtocol(lines: string[], request: IncomingMessage): void {

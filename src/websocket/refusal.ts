@@ -3,6 +3,8 @@ import { type ServerResponse, STATUS_CODES } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { WebauthError } from '../errors.js';
 import { closeUnread, described, retryAfter, sendData } from '../http.js';
+import { checkArgument, type Rule, required } from '../options.js';
+import { completeClosing } from './closing-handshake.js';
 
 /** What is needed of a socket of the package `ws`. */
 export interface Socket extends EventEmitter {
@@ -19,6 +21,7 @@ export interface Socket extends EventEmitter {
 
 /** Answers an upgrade with a complete HTTP refusal, and closes the connection in order. */
 export function refuseUpgrade(socket: Duplex, error: unknown): void {
+  checkArgument('refuseUpgrade()', 'socket', socket, connection);
   const { status, code, message, challenges } = describe(error);
   const body = JSON.stringify({ error: { code, message } });
   const wait = retryAfter(status);
@@ -34,6 +37,11 @@ export function refuseUpgrade(socket: Duplex, error: unknown): void {
   ];
   answer(socket, `${head.join('\r\n')}\r\n\r\n${body}`);
 }
+
+const connection: Rule = required([
+  (value) => ['on', 'end', 'resume'].every((name) => typeof (value as Record<string, unknown>)[name] === 'function'),
+  "is the socket of the server's upgrade event",
+]);
 
 /** Header lines that name what is expected, where the status requires them (RFC 9110, 15.5.6 and 15.5.22; RFC 6455, 4.4). */
 const expectedFor: Readonly<Record<number, readonly string[]>> = {
@@ -95,11 +103,16 @@ export function closeSocket(ws: Socket, error: unknown): void {
   cutOff(ws);
 }
 
-/** Closes a socket that nobody was given, with why. What its peer sends is not even unpacked. */
-export function turnAway(ws: Socket, connection: Duplex, error: unknown): void {
+/**
+ * Closes a socket that the application was not given, with the reason. Frames of its peer are discarded unread, up to the
+ * peer's close frame.
+ *
+ * @param unread bytes of the peer that were read before, from the beginning of a frame.
+ */
+export function closeRejected(ws: Socket, connection: Duplex, error: unknown, unread: Buffer = Buffer.alloc(0)): void {
   closeSocket(ws, error);
-  // Nothing was sent before, so that the closing frame is on its way by now.
-  connection.removeAllListeners('data').resume().end();
+  limitRejected(connection);
+  completeClosing(connection, unread);
 }
 
 function emitNoMessage(this: Socket, name: string | symbol, ...given: unknown[]): boolean {
@@ -141,6 +154,25 @@ function cutDue(): void {
   }
 }
 
+/** Most rejected connections that wait for their peers at a time. Beyond it, the oldest is destroyed. */
+const MAX_REJECTED = 1000;
+
+const rejected = new Set<Duplex>();
+
+function limitRejected(connection: Duplex): void {
+  if (connection.closed) return;
+  rejected.add(connection);
+  connection.once('close', forgetRejected);
+  if (rejected.size <= MAX_REJECTED) return;
+  const oldest = rejected.values().next().value as Duplex;
+  rejected.delete(oldest);
+  oldest.destroy();
+}
+
+function forgetRejected(this: Duplex): void {
+  rejected.delete(this);
+}
+
 function answer(socket: Duplex, text: string): void {
   socket.on('error', ignore);
   socket.end(text);
@@ -148,6 +180,7 @@ function answer(socket: Duplex, text: string): void {
   // answer with it.
   socket.resume();
   if (!socket.closed) cutOff(socket);
+  limitRejected(socket);
 }
 
 /** A connection that breaks is closed, and needs nobody else's care. */

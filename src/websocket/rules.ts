@@ -9,19 +9,15 @@ import {
   seconds,
   texts,
 } from '../options.js';
-import type { WAA } from '../waa.js';
+import { requirementRules, type WAA } from '../waa.js';
 import { type Credential, methods } from './credentials.js';
 import type { AcceptOptions, ConnectionOptions } from './door.js';
 import type { UpgradeOptions } from './gate.js';
 
-/** Of what has no types: the likeliest mistake, which would show at the first handshake only. */
-export function checkWAA(waa: unknown): void {
-  if (typeof (waa as Partial<WAA> | undefined)?.openSession !== 'function')
-    throw new TypeError('the sockets need the waa that createWAA() returned, and not a promise or middleware of it');
-}
-
-/** What goes only together. */
-export function checkUse(waa: WAA, { credentials = ['cookie'], origins = [], frame }: UpgradeOptions): void {
+/** Checks what options mean together, and whether the login service can send the principals. */
+export function checkUse(of: string, waa: WAA, options: UpgradeOptions): void {
+  const { credentials = ['cookie'], origins = [], frame } = options;
+  waa.checkRequirements(of, options);
   if (credentials.includes('firstMessage') && credentials.length > 1) {
     throw new TypeError('firstMessage goes with no other credential: give it a path of its own');
   }
@@ -45,9 +41,7 @@ const positive: Rule = [
 ];
 
 export const upgradeRules: Rules<UpgradeOptions> = {
-  principals: restriction(texts),
-  ptags: restriction(texts),
-  scopes: restriction(texts),
+  ...requirementRules,
   credentials: restriction([
     (value) => texts[0](value) && (value as string[]).length > 0 && (value as string[]).every(isCredential),
     `is a list of some of: ${credentialNames.join(', ')}`,

@@ -3,7 +3,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { digest } from '../digest.js';
 import { AuthorisationError, SessionError } from '../errors.js';
 import { described, isElementRead } from '../http.js';
-import { checkOptions } from '../options.js';
+import { checkArgument, checkOptions, checkWAA, type Rule, required } from '../options.js';
 import { reporting } from '../session/live.js';
 import type { Auth } from '../session/session.js';
 import type { WAA } from '../waa.js';
@@ -12,7 +12,7 @@ import type { ConnectionOptions } from './door.js';
 import { Gate, type Taken, tooLate } from './gate.js';
 import { Pending, tooMany } from './limits.js';
 import { cutOff, ignore, refuseRequest, refuseUpgrade, type Socket as Wire } from './refusal.js';
-import { checkReach, checkUse, checkWAA, connectionRules } from './rules.js';
+import { checkReach, checkUse, connectionRules } from './rules.js';
 import { Sockets, wentAway } from './sockets.js';
 
 export type { Credential } from './credentials.js';
@@ -85,9 +85,9 @@ interface Socket extends EventEmitter {
  */
 export function acceptConnections(io: ConnectionServer, waa: WAA, options: ConnectionOptions = {}): void {
   checkServer(io);
-  checkWAA(waa);
+  checkWAA('acceptConnections()', waa);
   checkOptions('acceptConnections', options, connectionRules);
-  checkUse(waa, options);
+  checkUse('acceptConnections()', waa, options);
   checkReach(waa, pathOf(io.engine, io), options);
   const connections = new Connections(waa, options, (name) => io._nsps.has(name));
   const guard = (namespace: Namespace): void => {
@@ -163,13 +163,8 @@ function engineMiddlewareOf(engine: object): unknown {
 }
 
 /** Of what has no types, and what Socket.IO would do behind our back. */
-function checkServer(io: Partial<ConnectionServer> | undefined): void {
-  const main = io?._nsps?.get('/');
-  if (typeof io?.engine?.use !== 'function' || !main || !Array.isArray(middlewareOf(main))) {
-    throw new TypeError(
-      'acceptConnections(io, …): io is a Server of socket.io 4 that has its server: new Server(server)',
-    );
-  }
+function checkServer(io: ConnectionServer): void {
+  checkArgument('acceptConnections(io, …)', 'io', io, socketIoServer);
   checkEngine(io.engine);
   if (guarded.has(io.engine)) throw alreadyGuarded();
   if (!io._opts?.connectionStateRecovery) return;
@@ -177,6 +172,15 @@ function checkServer(io: Partial<ConnectionServer> | undefined): void {
     'connectionStateRecovery hands what was meant for one connection to another, whose session nobody compares: leave it off',
   );
 }
+
+const socketIoServer: Rule = required([
+  (value) => {
+    const { engine, _nsps } = value as ConnectionServer;
+    const main = _nsps.get('/');
+    return typeof engine.use === 'function' && main !== undefined && Array.isArray(middlewareOf(main));
+  },
+  'is a Server of socket.io 4 that has its server: new Server(server)',
+]);
 
 /** Accepts the engine of `node:http` only: those of µWebSockets.js and Bun have requests of another kind. */
 function checkEngine(engine: object | undefined): void {

@@ -3,12 +3,27 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from 'node:net';
 import { isDevelopment, isLoopback } from '../environment.js';
 import { KeySet } from '../keys.js';
-import { callable, checkOptions, flag, isText, type Rules, text } from '../options.js';
+import {
+  callable,
+  checkArgument,
+  checkOptions,
+  clock,
+  date,
+  flag,
+  isText,
+  kindOf,
+  passes,
+  type Rule,
+  type Rules,
+  restriction,
+  text,
+  texts,
+} from '../options.js';
 import type { Profile } from '../profiles.js';
-import { type AuthRequest, formatRequest, parseRequest } from '../request.js';
+import { type AuthRequest, formatRequest, parseRequest, parseRequestLeniently } from '../request.js';
 import { type AuthResponse, formatResponse, formatSigned } from '../response.js';
 import { signText } from '../signature.js';
-import { type Account, checkAccounts, defaultAccounts } from './accounts.js';
+import { type Account, checkAccounts, crsid, defaultAccounts } from './accounts.js';
 import { createHandler } from './service.js';
 
 export type { Account } from './accounts.js';
@@ -27,6 +42,12 @@ export interface WLSOptions {
   readonly log?: (answer: AuthResponse) => void;
   /** The clock. */
   readonly now?: () => Date;
+  /**
+   * Whether every deviation of a request from the protocol is rejected, to test an agent: `false` by default. Raven-made
+   * agents send empty parameters and `skew`, so by default these are accepted, and deviations that change neither the
+   * answer nor its destination are named on the page instead.
+   */
+  readonly strict?: boolean;
   /** Run where `NODE_ENV` is neither `development` nor `test`. */
   readonly dangerouslyActAsDevelopment?: boolean;
   /** Let other machines log in too, as anybody. */
@@ -51,6 +72,7 @@ export class WLS {
   readonly #kid: string;
   readonly #keys: KeySet;
   readonly #beyondLoopback: boolean;
+  readonly #parse: typeof parseRequestLeniently;
   #url = nameAddress('localhost', DEFAULT_PORT);
   #server: Server | undefined;
   #answers = 0;
@@ -64,11 +86,13 @@ export class WLS {
     this.#kid = options.kid ?? '1';
     this.#keys = KeySet.from({ [this.#kid]: publicPem(this.#key) });
     this.#beyondLoopback = options.dangerouslyListenBeyondLoopback ?? false;
+    this.#parse = options.strict ? parseRequest : parseRequestLeniently;
     this.handler = createHandler({
       accounts: this.#accounts,
       sessionLife: this.#sessionLife,
       beyondLoopback: this.#beyondLoopback,
       now: this.#now,
+      parse: this.#parse,
       answer: (asked, fields) => this.#answer(asked, fields),
       log: options.log ?? (() => {}),
     });
@@ -79,7 +103,10 @@ export class WLS {
     return this.#url;
   }
 
-  /** What an application takes as its login service. Read it after {@link listen}: it holds the port. */
+  /**
+   * What an application takes as its login service. Read it after {@link listen}: it holds the port. If all accounts have
+   * principals as Raven's are, an application that names another principal is told so, as with Raven.
+   */
   get profile(): Profile {
     return {
       name: 'development',
@@ -88,6 +115,7 @@ export class WLS {
       keys: this.#keys,
       oldVersionPtags: ['current'],
       requirePtags: ['current'],
+      ...(this.#accounts.every(({ principal }) => crsid.test(principal)) && { principalPattern: crsid }),
     };
   }
 
@@ -96,6 +124,8 @@ export class WLS {
    * @param port 0 takes a free one.
    */
   async listen(port = DEFAULT_PORT, host = '127.0.0.1'): Promise<void> {
+    checkArgument('listen()', 'port', port, portNumber);
+    checkArgument('listen()', 'host', host, text);
     if (!isLoopback(host) && !this.#beyondLoopback) {
       throw new TypeError(
         `${JSON.stringify(host)} is not on loopback, and whoever reaches it could log in as anybody: listen on 127.0.0.1`,
@@ -131,9 +161,15 @@ export class WLS {
    * @returns the encoded response: the value of `WLS-Response`, before it is percent-encoded.
    */
   respond(request: AuthRequest | string, overrides: Partial<AuthResponse> = {}): string {
-    checkOverrides(request, overrides);
+    if (!passes(isRequest, request)) {
+      throw new TypeError(
+        `respond() takes the address that the application redirects to (the Location of its answer), or a request with a url; here it is ${kindOf(request)}`,
+      );
+    }
+    checkOptions('a response', overrides, fieldRules, 'field');
+    if (isText(request)) checkAddress(request);
     const address = typeof request === 'string' ? request : formatRequest(this.profile.authUrl, request);
-    const asked = parseRequest(address.slice(address.indexOf('?') + 1));
+    const asked = this.#parse(address.slice(address.indexOf('?') + 1), () => {});
     const { principal, ptags } = this.#accounts[0] as Account;
     const success = { principal, ptags, auth: 'pwd', life: this.#sessionLife };
     const failed = (overrides.status ?? 200) !== 200;
@@ -165,7 +201,7 @@ export class WLS {
 }
 
 const rules: Rules<WLSOptions> = {
-  accounts: [(value) => Array.isArray(value), 'is a list of accounts'],
+  accounts: [Array.isArray, 'is a list of accounts, such as { principal: "test0001", ptags: ["current"] }'],
   key: [(value) => isText(value) || value instanceof KeyObject, 'is a private key: PEM, or a KeyObject'],
   kid: text,
   sessionLife: [
@@ -173,7 +209,8 @@ const rules: Rules<WLSOptions> = {
     'is a whole number of seconds, at least 1',
   ],
   log: callable,
-  now: callable,
+  now: clock,
+  strict: flag,
   dangerouslyActAsDevelopment: flag,
   dangerouslyListenBeyondLoopback: flag,
 };
@@ -188,16 +225,40 @@ function checkWLS(options: WLSOptions): void {
   if (options.accounts) checkAccounts(options.accounts);
 }
 
-const fields = 'ver status msg issue id url principal ptags auth sso life params kid sig'.split(' ');
+const portNumber: Rule = [
+  (value) => Number.isInteger(value) && (value as number) >= 0 && (value as number) <= 65535,
+  'is a port: a whole number from 0 to 65535',
+];
 
-function checkOverrides(request: AuthRequest | string, overrides: Partial<AuthResponse>): void {
-  if (typeof request === 'string' ? !URL.canParse(request) : !request?.url) {
-    throw new TypeError(
-      'respond() takes the address that the application redirects to (the Location of its answer), or a request with a url',
-    );
-  }
-  const stray = Object.keys(overrides).find((name) => !fields.includes(name));
-  if (stray !== undefined) throw new TypeError(`a response has no field ${stray}; it has: ${fields.join(', ')}`);
+/** Types only: a test may want a response that is wrong. */
+const fieldRules: Rules<AuthResponse> = {
+  ver: restriction([Number.isInteger, 'is 1, 2 or 3']),
+  status: restriction([Number.isInteger, 'is 200 or the code of a failure, such as 410']),
+  msg: restriction(text),
+  issue: restriction(date),
+  id: restriction(text),
+  url: restriction(text),
+  principal: restriction(text),
+  ptags: restriction(texts),
+  auth: restriction(text),
+  sso: restriction(texts),
+  life: [Number.isInteger, 'is a whole number of seconds, or undefined'],
+  params: restriction(text),
+  kid: restriction(text),
+  sig: [(value) => value instanceof Uint8Array, 'is a Buffer, or undefined'],
+};
+
+function isRequest(value: unknown): boolean {
+  return isText(value) ? URL.canParse(value) : Boolean((value as AuthRequest).url);
+}
+
+/** @throws TypeError, with what to do, for an address that is not one of a login service. */
+function checkAddress(address: string): void {
+  const { host, pathname, searchParams } = new URL(address);
+  if (searchParams.has('ver') || !pathname.endsWith('/webauth/login')) return;
+  throw new TypeError(
+    `respond() takes the address of the login service, and got that of the application's own login route at ${host}: the application redirects there if the Host of the request is not that of its baseUrl. Send the request with the header Host: ${host} (supertest sends 127.0.0.1 and a port: add .set('Host', '${host}')), and give respond() the Location of that answer`,
+  );
 }
 
 function readKey(key: WLSOptions['key']): KeyObject {

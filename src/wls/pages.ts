@@ -4,12 +4,22 @@ import type { AuthRequest } from '../request.js';
 import type { FailureStatus } from '../response.js';
 import type { Account } from './accounts.js';
 
-/** The page that asks who to be. */
-export function sendChoices(response: ServerResponse, asked: AuthRequest, accounts: readonly Account[]): void {
+/**
+ * Sends the page that offers the accounts.
+ *
+ * @param deviations sentences on what the request has that the protocol does not allow.
+ */
+export function sendChoices(
+  response: ServerResponse,
+  asked: AuthRequest,
+  accounts: readonly Account[],
+  deviations: readonly string[],
+): void {
   const body = html`<h1>Development login service</h1>
 <p class="panel"><strong>This is not Raven.</strong> It stands in for it while an application is being written: nobody
 needs a password, so choose who you want to be.</p>
 <p>${describe(asked)}</p>
+${deviations.length > 0 && deviationsPanel(deviations)}
 <form method="post">
 <ul class="choices">${accounts.map(showAccount)}</ul>
 <button name="status" value="410">Cancel</button>
@@ -51,6 +61,13 @@ const refusals = {
   560: 'application not authorised',
   570: 'authentication declined',
 } satisfies Record<Exclude<FailureStatus, 410>, string>;
+
+function deviationsPanel(deviations: readonly string[]): Html {
+  return html`<details open><summary>For the developer: the request deviates from the protocol</summary>
+<ul>${deviations.map((deviation) => html`<li><bdi>${deviation}</bdi></li>`)}</ul>
+<p class="quiet">It is answered all the same. With the option <code>strict</code> it would be rejected with status
+530.</p></details>`;
+}
 
 function showRefusal([status, words]: [string, string]): Html {
   return html`<li><button name="status" value="${status}"><span class="wire">${status}</span> ${words}</button></li>`;

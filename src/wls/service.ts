@@ -21,6 +21,13 @@ export interface Service {
   readonly sessionLife: number;
   readonly beyondLoopback: boolean;
   now(): Date;
+  /**
+   * Parses the raw query of a request.
+   *
+   * @param report receives a sentence on each tolerated deviation from the protocol.
+   * @throws RequestRefused
+   */
+  parse(rawQuery: string, report: (deviation: string) => void): AuthRequest;
   /** A signed answer: the fields, and for the rest what a failure has. */
   answer(asked: AuthRequest, fields: Partial<AuthResponse>): AuthResponse;
   log(answer: AuthResponse): void;
@@ -70,7 +77,10 @@ async function authenticate(exchange: Exchange, query: string): Promise<void> {
   if (posted && !isOwnForm(exchange)) {
     return sendNote(exchange.response, 403, 'Refused', 'This form was sent by a page of another origin.');
   }
-  const asked = readRequest(exchange, query);
+  const deviations = new Set<string>();
+  const asked = readRequest(exchange, query, (deviation) => {
+    if (deviations.size < MAX_DEVIATIONS) deviations.add(deviation);
+  });
   if (asked === undefined) return;
   const session = posted ? undefined : exchange.sessions.find(exchange);
   if (asked.aauth && !asked.aauth.includes('pwd')) return fail(exchange, asked, 510);
@@ -79,13 +89,16 @@ async function authenticate(exchange: Exchange, query: string): Promise<void> {
   }
   if (asked.iact === false) return fail(exchange, asked, 540);
   if (posted) return choose(exchange, asked);
-  sendChoices(exchange.response, asked, exchange.service.accounts);
+  sendChoices(exchange.response, asked, exchange.service.accounts, [...deviations]);
 }
 
+/** The page names no more deviations than these. */
+const MAX_DEVIATIONS = 5;
+
 /** What is asked; undefined if it could not be served, and was answered. */
-function readRequest(exchange: Exchange, query: string): AuthRequest | undefined {
+function readRequest(exchange: Exchange, query: string, report: (deviation: string) => void): AuthRequest | undefined {
   try {
-    return parseRequest(query);
+    return exchange.service.parse(query, report);
   } catch (error) {
     if (!(error instanceof RequestRefused)) throw error;
     const usable = salvage(query);

@@ -22,24 +22,44 @@ import { createWLS } from '../../src/wls/index.js';
 const howToInstall =
   'the tests in a real browser need Chromium (Debian: apt-get install chromium; elsewhere, set CHROMIUM to the path of a Chromium or Chrome)';
 
+/** Where a browser may be installed. */
+interface Whereabouts {
+  /** Environment variable that names its path. */
+  readonly variable: string;
+  /** File names, to be searched for in `PATH`. */
+  readonly names: readonly string[];
+  /** Further paths. */
+  readonly elsewhere: readonly string[];
+  readonly howToInstall: string;
+}
+
 /**
- * The browser to test in; undefined, after a sentence that says so, where there is none.
- * @throws Error where there has to be one: in continuous integration, or at the path that CHROMIUM names.
+ * Returns the path of a browser, or `undefined` after a warning if it is absent.
+ *
+ * @throws Error if it is absent in continuous integration, or at the path that the environment variable names.
  */
-export function findChromium(...preferred: readonly string[]): string | undefined {
-  const { CHROMIUM: named, CI: integration, PATH = '' } = process.env;
-  const names = [...preferred, 'chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable', 'chrome.exe'];
+export function findBrowser({ variable, names, elsewhere, howToInstall }: Whereabouts): string | undefined {
+  const { [variable]: named, CI: integration, PATH = '' } = process.env;
   const usual = PATH.split(delimiter).flatMap((folder) => names.map((name) => join(folder, name)));
-  const elsewhere = [
-    '/Applications/Chromium.app/Contents/MacOS/Chromium',
-    '/Applications/Google Chrome.app/Contents/MacOS/Google Chrome',
-    'C:\\Program Files\\Google\\Chrome\\Application\\chrome.exe',
-  ];
   const found = (named ? [named] : [...usual, ...elsewhere]).find((path) => existsSync(path));
   if (found) return found;
   if (named || integration) throw new Error(howToInstall);
   console.warn(`Left out: ${howToInstall}.`);
   return undefined;
+}
+
+/** Returns the path of Chromium. @param preferred names to search for first. */
+export function findChromium(...preferred: readonly string[]): string | undefined {
+  return findBrowser({
+    variable: 'CHROMIUM',
+    names: [...preferred, 'chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable', 'chrome.exe'],
+    elsewhere: [
+      '/Applications/Chromium.app/Contents/MacOS/Chromium',
+      '/Applications/Google Chrome.app/Contents/MacOS/Google Chrome',
+      'C:\\Program Files\\Google\\Chrome\\Application\\chrome.exe',
+    ],
+    howToInstall,
+  });
 }
 
 /**

@@ -1,21 +1,14 @@
-import { X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
 import type { IncomingMessage, RequestListener } from 'node:http';
 import { createServer, request as httpsRequest, type Server } from 'node:https';
 import type { AddressInfo } from 'node:net';
-import {
-  type Browser,
-  type BrowserContext,
-  type Cookie,
-  chromium,
-  type LaunchOptions,
-  type Page,
-} from 'playwright-core';
+import type { Browser, BrowserContext, Cookie, Page } from 'playwright-core';
 import { expect } from 'vitest';
 import { type Certificate, makeCertificate } from '../../src/cli/certificate.js';
 import type { AuthResponse } from '../../src/response.js';
 import { createWLS, type WLS } from '../../src/wls/index.js';
-import { type Application, type Arrival, browserArgs, type Routes, runApplication, stop, trusting } from './helpers.js';
+import { type Launch, launchBrowser, type Names } from './browsers.js';
+import { type Application, type Arrival, type Routes, runApplication, stop } from './helpers.js';
 
 /** What the application, its sibling, the login service and somebody else's port of the application's host are called. */
 export const app = 'https://app.cam.ac.uk';
@@ -26,33 +19,59 @@ export const otherPort = 'https://app.cam.ac.uk:8443';
 export const sessionCookie = '__Host-webauth-session';
 export const loginCookie = '__Host-webauth-login';
 
-/** The four of them, each a server on loopback, and a browser that finds them under their names and nothing else. */
-export interface Domain {
+/** The four of them, each a server on loopback. */
+export interface Servers {
   readonly application: Application;
   readonly wls: WLS;
-  readonly browser: Browser;
   /** What came to the sibling and to the other port. */
   readonly overheard: Arrival[];
   /** Where the application is, for programs that do not know its name. */
   readonly port: number;
   readonly certificate: string;
+  /** Its private key. */
+  readonly key: string;
   /** Further ones that a test asked for, by origin, which answer nothing yet. */
   readonly further: ReadonlyMap<string, Server>;
+  /** Where all of them listen. */
+  readonly names: Names;
   close(): Promise<void>;
 }
 
+/** The servers, and a browser that reaches them under their names and nothing else. */
+export interface Domain extends Servers {
+  readonly browser: Browser;
+}
+
 /**
+ * Starts the servers, and a browser.
+ *
+ * @param executablePath path of a Chromium or Firefox.
  * @param answer what the sibling and the other port serve.
  * @param origins of further servers.
- * @param launch starts the browser.
+ * @param launch starts the browser, if it is a Chromium.
  */
 export async function startDomain(
   executablePath: string,
   answer: RequestListener,
   routes?: Routes,
   origins: readonly string[] = [],
-  launch: (options: LaunchOptions) => Promise<Browser> = (options) => chromium.launch(options),
+  launch?: Launch,
 ): Promise<Domain> {
+  const servers = await startServers(answer, routes, origins);
+  const browser = await launchBrowser(executablePath, servers.certificate, servers.names, launch);
+  const close = async () => {
+    await browser.close();
+    await servers.close();
+  };
+  return { ...servers, browser, close };
+}
+
+/** Starts the servers alone, for a browser that Playwright does not drive. */
+export async function startServers(
+  answer: RequestListener,
+  routes?: Routes,
+  origins: readonly string[] = [],
+): Promise<Servers> {
   const certificate = makeCertificate(['cam.ac.uk', '*.cam.ac.uk']);
   const overheard: Arrival[] = [];
   const wls = createWLS({ dangerouslyListenBeyondLoopback: true });
@@ -81,17 +100,16 @@ export async function startDomain(
     [otherPort, theirs],
     ...further,
   ];
-  const browser = await launch({ executablePath, args: argsFor(certificate, names) });
   return {
     application,
     wls,
-    browser,
     overheard,
     port: portOf(servers.app),
     certificate: certificate.cert,
+    key: certificate.key,
     further,
+    names: portsOf(names),
     close: async () => {
-      await browser.close();
       await Promise.all([application.close(), ...[servers.login, theirs, ...further.values()].map(stop)]);
     },
   };
@@ -124,7 +142,7 @@ export async function cookiesOf(context: BrowserContext): Promise<Record<string,
 }
 
 /** Sends a request as a program does, which follows nothing, keeps nothing, and may claim anything. */
-export async function ask({ port, certificate }: Domain, path: string, headers: Record<string, string> = {}) {
+export async function ask({ port, certificate }: Servers, path: string, headers: Record<string, string> = {}) {
   const { host } = new URL(app);
   const sent = { host, accept: 'text/html', ...headers };
   const request = httpsRequest({ port, path, headers: sent, ...directly(certificate), agent: false }).end();
@@ -141,7 +159,7 @@ export function directly(certificate: string) {
 }
 
 /** A login that somebody began, and what the login service answers to it, both without a browser. */
-export async function beginLogin(domain: Domain, overrides: Partial<AuthResponse> = {}, { base, name } = main) {
+export async function beginLogin(domain: Servers, overrides: Partial<AuthResponse> = {}, { base, name } = main) {
   const { location, cookies } = await ask(domain, `${base}/webauth/login?return=${base}/`);
   const encoded = domain.wls.respond(location, overrides);
   const path = `${base}/webauth/callback?WLS-Response=${encodeURIComponent(encoded)}`;
@@ -149,13 +167,13 @@ export async function beginLogin(domain: Domain, overrides: Partial<AuthResponse
 }
 
 /** The session cookie of somebody who logged in without a browser. */
-export async function logIn(domain: Domain, principal: string, at = main): Promise<string> {
+export async function logIn(domain: Servers, principal: string, at = main): Promise<string> {
   return readSetCookie(await cookiesOfLogin(domain, principal, at), `${at.prefix}${at.name}-session`);
 }
 
 /** The same where the session cookie has a path, and so an anchor. */
 export async function logInOnPath(
-  domain: Domain,
+  domain: Servers,
   principal: string,
   at: typeof main,
 ): Promise<{ readonly session: string; readonly anchor: string }> {
@@ -164,7 +182,7 @@ export async function logInOnPath(
   return { session, anchor: readSetCookie(lines, '__Host-webauth-session-id') };
 }
 
-async function cookiesOfLogin(domain: Domain, principal: string, at: typeof main): Promise<readonly string[]> {
+async function cookiesOfLogin(domain: Servers, principal: string, at: typeof main): Promise<readonly string[]> {
   const { path, nonce } = await beginLogin(domain, { principal }, at);
   return (await ask(domain, path, { cookie: `__Host-${at.name}-login=${nonce}` })).cookies;
 }
@@ -183,17 +201,14 @@ async function listen(certificate: Certificate, handler?: RequestListener): Prom
   return server;
 }
 
-/** Names lead to servers in the browser alone; it trusts their one key, and reaches nobody else. */
-function argsFor({ cert }: Certificate, names: [string, Server][]): string[] {
-  const rules = names.map(([origin, server]) => {
-    const { hostname, port } = new URL(origin);
-    return `MAP ${hostname}:${port || 443} 127.0.0.1:${portOf(server)}`;
-  });
-  return [
-    ...browserArgs,
-    trusting(new X509Certificate(cert)),
-    `--host-resolver-rules=${[...rules, 'MAP * ~NOTFOUND'].join(', ')}`,
-  ];
+/** Local ports of servers, by `host:port`. */
+function portsOf(servers: readonly [string, Server][]): Names {
+  return new Map(
+    servers.map(([origin, server]) => {
+      const { hostname, port } = new URL(origin);
+      return [`${hostname}:${port || 443}`, portOf(server)];
+    }),
+  );
 }
 
 function portOf(server: Server): number {

@@ -2,15 +2,15 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { webauth } from '../../src/express/index.js';
 import { createWAA, type WAA } from '../../src/waa.js';
-import { findChromium, type Routes } from './helpers.js';
+import { installedBrowsers } from './browsers.js';
+import type { Routes } from './helpers.js';
 import { app, type Domain, inBrowser, logIn, logInOnPath, sessionCookie, sibling, startDomain } from './https.js';
 
-const executablePath = findChromium() as string;
 const notes = { base: '/notes', prefix: '__Secure-', name: 'notes' };
 const notesSession = '__Secure-notes-session';
 const binding = '__Host-webauth-session-id';
 
-describe.skipIf(executablePath === undefined)('POST /webauth/logout in a browser under cam.ac.uk', () => {
+describe.each(installedBrowsers())('POST /webauth/logout in $name under cam.ac.uk', ({ executablePath }) => {
   let domain: Domain;
   let notesApplication: WAA;
   let newerMachine: WAA;

@@ -151,7 +151,7 @@ describe.skipIf(executablePath === undefined)('[login 5] no loop, whatever is mi
       await expectPage(page, wrong);
       expect([answer?.status(), login.visits.length]).toEqual([wrong.status, wrong.visits]);
       // Whoever wants to try again can, and has to want it each time.
-      const again = page.getByRole('link', { name: /^(Try again|Log in)$/ });
+      const again = page.getByRole('button', { name: /^(Try again|Log in)$/ });
       if (wrong.visits === 0 || (await again.count()) === 0) return;
       const arrived = page.waitForEvent('load');
       await again.click();

@@ -280,7 +280,7 @@ describe.skipIf(executablePath === undefined)('examples, in Chromium', () => {
 
         await sendTooLate('sent from the form');
         const opened = context.waitForEvent('page');
-        await page.getByRole('link', { name: 'Log in' }).click();
+        await page.getByRole('button', { name: 'Log in' }).click();
         const tab = await opened;
         await tab.getByRole('button', { name: 'test0003' }).click();
         await tab.getByLabel('Notice').waitFor();

@@ -234,7 +234,13 @@ function bringsBroken({ headers, member }: View, { site, members }: World): bool
 
 function setsNonce(_seen: View, answer: Answer, { site }: World): boolean {
   const nonce = cookieSet(answer, site.cookies.login);
-  return Boolean(nonce) && !isRequest(headerOf(answer, 'location') ?? '');
+  return Boolean(nonce) && !isRequest(target(answer) ?? '');
+}
+
+/** Where an answer leads: by a redirect, or as the page does that answers the button of a login. */
+function target(answer: Answer): string | undefined {
+  const refresh = /<meta http-equiv="refresh" content="0; url=([^"]*)">/.exec(answer.body)?.[1];
+  return headerOf(answer, 'location') ?? refresh?.replaceAll('&#38;', '&');
 }
 
 function isRequest(location: string): boolean {
@@ -242,14 +248,14 @@ function isRequest(location: string): boolean {
 }
 
 function leadsAway(_seen: View, answer: Answer, { site }: World): boolean {
-  const location = headerOf(answer, 'location');
+  const location = target(answer);
   if (location === undefined) return answer.status > 300 && answer.status < 304;
   const ours = location.startsWith(site.origin) && /^\/(?![/\\])[\x21-\x7e]*$/.test(location.slice(site.origin.length));
   return !ours && !isRequest(location);
 }
 
 function asksElse(_seen: View, answer: Answer, { site }: World): boolean {
-  const location = headerOf(answer, 'location') ?? '';
+  const location = target(answer) ?? '';
   if (!isRequest(location)) return false;
   const query = new URL(location).searchParams;
   const urls = query.getAll('url');

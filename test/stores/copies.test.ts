@@ -260,7 +260,7 @@ describe('ucam-webauth store invalidate', () => {
       expect(await store.mark(before)).not.toBe(before);
       expect(await store.get('ended:a')).toBe('');
       const wrong = await invalidate([url.replace('sesame', 'open-sesame')]);
-      expectFailure(wrong, 1, /Redis cannot be used just now: WRONGPASS/);
+      expectFailure(wrong, 1, /Redis cannot be used: WRONGPASS/);
       expect(wrong.stderr).not.toContain('sesame');
       await store.close();
       await server.remove();

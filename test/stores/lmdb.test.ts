@@ -225,9 +225,15 @@ describe('LmdbStore', () => {
     expect(make({ path: undefined })).toThrow(
       new TypeError('the option path is the path of a folder; here it is undefined'),
     );
-    expect(make({ path: '' })).toThrow(new TypeError('the option path is the path of a folder'));
-    expect(make({ path, now: 1 })).toThrow(new TypeError('the option now is a function'));
-    expect(make({ path, paht: 1 })).toThrow(new TypeError('new LmdbStore has no option paht; it has: path, now'));
+    expect(make({ path: '' })).toThrow(
+      new TypeError('the option path is the path of a folder; here it is an empty text'),
+    );
+    expect(make({ path, now: 1 })).toThrow(
+      new TypeError('the option now is a function that returns a Date, such as () => new Date(); here it is 1'),
+    );
+    expect(make({ path, paht: 1 })).toThrow(
+      new TypeError('new LmdbStore has no option paht; it has: path, now. Perhaps path was meant'),
+    );
     expect(make(path)).toThrow(TypeError);
   });
 
