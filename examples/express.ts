@@ -1,6 +1,6 @@
 // An Express application that people log in to with Raven.
 //
-//   UCAM_WEBAUTH_SECRET=$(openssl rand -hex 32) BASE_URL=https://example.cam.ac.uk npx tsx examples/express.ts
+//   UCAM_WEBAUTH_SECRET=$(openssl rand -hex 32) PUBLIC_URL=https://example.cam.ac.uk npx tsx examples/express.ts
 //
 // On your own machine, with a login service of its own:
 //
@@ -11,12 +11,12 @@ import { webauth } from 'ucam-webauth/express';
 import { createWLS } from 'ucam-webauth/wls';
 
 const port = Number(process.env['PORT'] ?? 3000);
-const baseUrl = process.env['BASE_URL'] ?? `http://localhost:${port}`;
+const baseUrl = process.env['PUBLIC_URL'] ?? `http://localhost:${port}`;
 
 const waa = createWAA({
   baseUrl,
   secret: process.env['UCAM_WEBAUTH_SECRET'],
-  wls: process.env['BASE_URL'] ? raven : await localLoginService(),
+  wls: process.env['PUBLIC_URL'] ? raven : await localLoginService(),
   log: ({ level, event, code, message }) => console.log(level, event, code ?? '', message),
 });
 const auth = webauth(waa);

@@ -30,7 +30,7 @@ for (const [i, its] of ports.entries()) {
   run(process.execPath, ['--import', 'tsx', fileURLToPath(new URL('machines/server.ts', import.meta.url))], {
     NAME: `Process ${i + 1}`,
     PORT: `${its}`,
-    BASE_URL: `http://localhost:${port}`,
+    PUBLIC_URL: `http://localhost:${port}`,
     // The first to start makes it. On several machines, it is copied to each.
     SECRET_FILE: join(folder, 'secret'),
     REDIS_URL: `redis://127.0.0.1:${redisPort}`,

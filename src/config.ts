@@ -35,8 +35,11 @@ export interface Config {
   readonly wls?: Profile | undefined;
   /** What remembers spent responses and ended sessions: a `MemoryStore` by default, which serves one process. */
   readonly store?: Store | undefined;
-  /** Receives what happens, as data. Nothing is printed by default. */
-  readonly log?: ((event: LogEvent) => void) | undefined;
+  /**
+   * Receives events. By default, `NODE_ENV=development` prints them on standard error, and nothing is printed in
+   * production and in tests. `false`: nothing is printed.
+   */
+  readonly log?: ((event: LogEvent) => void) | false | undefined;
   /** Below the path of `baseUrl`; `/webauth/callback` by default. */
   readonly callbackPath?: string | undefined;
   /** What the names of our cookies begin with: `webauth` by default. Applications on one host need different ones. */
@@ -211,7 +214,7 @@ const rules: Rules<Config> = {
     'is a login service, such as raven, which this package exports, and not its name',
   ],
   store: [isStore, 'has the methods of a Store'],
-  log: callable,
+  log: [(value) => value === false || typeof value === 'function', 'is a function, or false'],
   callbackPath: [
     (value) => isPath(value) && !/^\/webauth\/(?:login|logout|ticket|cleared)$/.test(value as string),
     'is a path of letters, digits and -._~/ that begins with one slash, and not one of our other routes',

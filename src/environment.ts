@@ -4,6 +4,11 @@ export function isDevelopment(): boolean {
   return NODE_ENV === 'development' || NODE_ENV === 'test';
 }
 
+/** Whether events are printed unless the application says otherwise: in development, but not in tests. */
+export function logsToConsole(): boolean {
+  return process.env['NODE_ENV'] === 'development';
+}
+
 /** Is this host name one that never leaves the machine? `localhost`, `*.localhost`, `127.0.0.0/8` and `::1`. */
 export function isLoopback(hostname: string): boolean {
   return /^(?:(?:.+\.)?localhost|127(?:\.\d{1,3}){3}|\[?::1\]?)$/i.test(hostname);

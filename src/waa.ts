@@ -12,8 +12,10 @@ import {
   routesOf,
   socketCookieOf,
 } from './config.js';
+import { logToConsole } from './console-log.js';
 import { type Demands, demandFields, formatDemands, unmet } from './demands.js';
 import { digest } from './digest.js';
+import { logsToConsole } from './environment.js';
 import { AuthorisationError, SessionError, VerificationError, WebauthError } from './errors.js';
 import {
   callable,
@@ -102,11 +104,23 @@ export function createWAA(config: Config): WAA {
   return new WAA(config);
 }
 
-declare module 'node:http' {
-  interface IncomingMessage {
-    /** Who is logged in; set by `webauth` and by `acceptUpgrades`. */
-    auth?: Auth | undefined;
+declare global {
+  namespace Express {
+    /** Exists without the types of Express too. */
+    interface Request {}
   }
+}
+
+interface WithAuth {
+  /** Authenticated user; set by `webauth` and by `acceptUpgrades`. */
+  auth?: Auth | undefined;
+}
+
+/** Property `auth` as `Declared` has it, {@link WithAuth} otherwise: two declarations would clash (TS2320). */
+type AuthProperty<Declared> = 'auth' extends keyof Declared ? Pick<Declared, 'auth' & keyof Declared> : WithAuth;
+
+declare module 'node:http' {
+  interface IncomingMessage extends AuthProperty<Express.Request> {}
 }
 
 const MAX_RETURN = 2048;
@@ -137,6 +151,7 @@ export class WAA {
   readonly doneTime: number = DONE_TIME;
 
   readonly #config: Config;
+  readonly #log: Config['log'];
   readonly #now: () => Date;
   readonly #store: Store;
   readonly #sessions: Sessions;
@@ -159,6 +174,7 @@ export class WAA {
   constructor(config: Config) {
     checkConfig(config);
     this.#config = config;
+    this.#log = config.log ?? (logsToConsole() && logToConsole);
     this.#now = config.now ?? (() => new Date());
     this.wls = config.wls ?? raven;
     this.isDevelopment = allowsDevelopment(config);
@@ -197,7 +213,7 @@ export class WAA {
     });
     this.ready = this.#sessions.ready;
     // Of all that can be wrong with a store, this is not over by itself; somebody has to hear of it.
-    if (config.log === undefined) this.ready.catch(({ message }: Error) => process.emitWarning(message));
+    if (!this.#log) this.ready.catch(({ message }: Error) => process.emitWarning(message));
     this.tokens = this.#tokenDesk();
     this.sessions = this.#sessionDesk();
   }
@@ -518,19 +534,19 @@ export class WAA {
     });
   }
 
-  /** Reports to `config.log`. */
+  /** Reports to `config.log`, or to its default. */
   log(
     level: LogEvent['level'],
     event: LogEvent['event'],
     message: string,
     about: Pick<LogEvent, 'code' | 'principal' | 'sessionId'> = {},
   ): void {
-    if (this.#config.log === undefined) return;
+    if (!this.#log) return;
     const { code, principal, sessionId } = about;
     const more = { ...(code && { code }), ...(principal && { principal }), ...(sessionId && { sessionId }) };
     // A log that cannot be written, now or later, is no reason to refuse people, or to end the process.
     try {
-      const written: unknown = this.#config.log({ time: this.#now(), level, event, message, ...more });
+      const written: unknown = this.#log({ time: this.#now(), level, event, message, ...more });
       if (written instanceof Promise) written.catch(() => {});
     } catch {}
   }

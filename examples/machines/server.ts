@@ -11,7 +11,7 @@ import { WebSocketServer } from 'ws';
 const {
   NAME = '',
   PORT = '',
-  BASE_URL = '',
+  PUBLIC_URL = '',
   SECRET_FILE = '',
   REDIS_URL = '',
   WLS_URL = '',
@@ -19,7 +19,7 @@ const {
 } = process.env;
 
 const waa = createWAA({
-  baseUrl: BASE_URL,
+  baseUrl: PUBLIC_URL,
   secret: cookieSecret({ file: SECRET_FILE }),
   store: new RedisStore({ url: REDIS_URL }),
   wls: {
