@@ -10,6 +10,7 @@ import {
   isSafe,
   offersScheme,
   purposeOf,
+  quoteHeader,
   rawTarget,
   readCookie,
   readCookies,
@@ -228,7 +229,12 @@ export class Glue {
     // The cookie of this login has to be set where the login service sends people back to. `moved` ends it there: a
     // proxy may rewrite Host on the way to us.
     if (request.headers.host !== this.#host && !moved) {
-      this.#waa.log('info', 'login started', `asked for under another name than that of baseUrl, ${this.#host}`);
+      this.#waa.noteReturn(returnTo);
+      this.#waa.log(
+        'info',
+        'login started',
+        `the request has the Host ${quoteHeader(request.headers.host ?? '')}, and baseUrl has ${this.#host}: the browser is sent there first (a test sends the header Host: ${this.#host})`,
+      );
       return redirect(response, `${origin}${this.#waa.loginUrl(returnTo, demands)}&${MOVED}`);
     }
     const nonce = this.#cookie(request, cookies.login);
