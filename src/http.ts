@@ -186,6 +186,7 @@ function describeOrigin(request: IncomingMessage, allowed: ReadonlySet<string>):
 /** Says that a request has no Origin, and why not, as far as the browser says. */
 export function describeMissingOrigin(request: IncomingMessage): string {
   const { headers } = request;
+  if (headers['sec-fetch-site'] === undefined) return 'no Origin, which browsers send and a test has to send itself';
   if (headers['sec-fetch-site'] !== 'same-origin' || isElementRead(request)) return 'no Origin';
   return 'no Origin, but Sec-Fetch-Site: same-origin, so that the browser has sent one: a proxy in front of the application removes the header Origin, and has to pass it on';
 }

@@ -76,6 +76,7 @@ describe('the message of ERR_ORIGIN_REFUSED', () => {
   it('names the proxy that removes the header when the browser says same-origin', () => {
     expect(messageOf({ 'sec-fetch-site': 'same-origin' })).toContain('a proxy in front of the application removes');
     expect(messageOf({})).not.toContain('proxy');
+    expect(messageOf({})).toContain('no Origin, which browsers send and a test has to send itself; allowed');
     expect(messageOf({ 'sec-fetch-site': 'cross-site' })).not.toContain('proxy');
     // Browsers send no Origin with the image of a page.
     const image = { 'sec-fetch-site': 'same-origin', 'sec-fetch-dest': 'image', 'sec-fetch-mode': 'no-cors' };
@@ -140,6 +141,10 @@ describe('respond()', () => {
     const host = new URL(site.address).host;
     expect(error.message).toContain("the application's own login route");
     expect(error.message).toContain(`.set('Host', '${host}')`);
+  });
+
+  it('says which requests are redirected when there is no Location', () => {
+    expect(() => wls.respond(undefined as never)).toThrow('redirects only requests with Accept: text/html');
   });
 
   it('names it for an application below a path', () => {
