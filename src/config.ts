@@ -291,7 +291,7 @@ const onlyDevelopment = 'which is for development only: set NODE_ENV=development
 function checkSecret(secret: Config['secret'], development: boolean): void {
   if (isUnsplit(secret)) {
     throw new TypeError(
-      'the option secret has white space around it, such as the end of a line, or several secrets in one text: write secret: cookieSecret(), which reads UCAM_WEBAUTH_SECRET, or cookieSecret({ value: process.env.NAME })',
+      "the option secret has white space around it, such as the end of a line, or several secrets in one text: write secret: cookieSecret(), which reads UCAM_WEBAUTH_SECRET, or cookieSecret({ env: 'NAME' })",
     );
   }
   if (secret !== undefined && !development) checkStrength([secret].flat());
