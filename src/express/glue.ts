@@ -250,7 +250,7 @@ export class Glue {
       this.#waa.log(
         'info',
         'login started',
-        `the request has the Host ${quoteHeader(hostOf(request) ?? '')}, and baseUrl has ${this.#host}: the browser is sent there first (a test sends the header Host: ${this.#host})`,
+        `the application was requested under another name: the request has the Host ${quoteHeader(hostOf(request) ?? '')}, and baseUrl has ${this.#host}: the browser is sent there first (a test sends the header Host: ${this.#host})`,
       );
       return redirect(response, `${origin}${this.#waa.loginUrl(returnTo, demands)}&${MOVED}`);
     }
