@@ -24,7 +24,11 @@ beforeEach(() => {
 
 function messageOf(headers: Record<string, string | string[]>, method = 'POST'): string {
   const { origin: sent = [] } = headers;
-  const request = { method, headers, headersDistinct: { origin: [sent].flat() } } as unknown as IncomingMessage;
+  const request = {
+    method,
+    headers,
+    rawHeaders: [sent].flat().flatMap((one) => ['Origin', one]),
+  } as unknown as IncomingMessage;
   return (thrownBy(() => checkOrigin(request, new Set([origin]))) as AuthorisationError).message;
 }
 

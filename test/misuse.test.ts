@@ -65,6 +65,7 @@ const values: readonly unknown[] = [
 const isText = (value: unknown) => typeof value === 'string';
 const isNothing = (value: unknown) => value === undefined;
 const isFlag = (value: unknown) => typeof value === 'boolean';
+const isLog = (value: unknown) => value === false || typeof value === 'function';
 const isFunction = (value: unknown) => typeof value === 'function';
 const isSome = (value: unknown) => isText(value) && value !== '';
 const isArray = (value: unknown): value is unknown[] => value !== revoked.proxy && Array.isArray(value);
@@ -307,9 +308,10 @@ const tables: readonly Options[] = [
     call: (options) => index.createWAA(options as never),
     needs: ['baseUrl', 'requirePrincipals', 'requirePtags'],
     accepts: {
-      ...{ baseUrl: never, secret: never, wls: never, store: never, log: isFunction, callbackPath: never },
+      ...{ baseUrl: never, secret: never, wls: never, store: never, log: isLog, callbackPath: never },
       ...{ cookieName: (x) => x === 'x', cookiePath: never, desc: (x) => isText(x) && x !== 'a\nb' && x !== '\ud800' },
       ...{ maxLife: isNumber, useWlsLife: isFlag, inactiveTimeout: never, coordinatedLogout: isFlag },
+      ...{ clearCacheOnLogout: isFlag },
       ...{ listSessions: isFlag, staleAfter: isNumber, responseTimeout: isNumber, clockSkew: isNumber },
       ...{ requirePrincipals: isTexts, requirePtags: isTags, onLogin: isFunction, now: never },
       ...{ dangerouslyAllowStaleSessions: isFlag, dangerouslyActAsDevelopment: isFlag },
@@ -348,7 +350,12 @@ const tables: readonly Options[] = [
     good: { value: secret },
     call: (options) => index.cookieSecret(options as never),
     needs: ['value'],
-    accepts: { value: never, env: (x) => x === 'x', file: (x) => isText(x) && x !== '' && x !== 'a\nb' },
+    accepts: {
+      value: never,
+      env: (x) => x === 'x',
+      file: (x) => isText(x) && x !== '' && x !== 'a\nb',
+      sharedMount: isFlag,
+    },
   },
   { of: 'new MemoryStore', good: {}, call: (o) => new index.MemoryStore(o), accepts: { now: never } },
   {
@@ -407,7 +414,7 @@ const tables: readonly Options[] = [
     call: (options) => wlsModule.createWLS(options),
     accepts: {
       ...{ accounts: never, key: never, kid: never, sessionLife: isCount, log: isFunction, now: never },
-      ...{ dangerouslyActAsDevelopment: isFlag, dangerouslyListenBeyondLoopback: isFlag },
+      ...{ strict: isFlag, dangerouslyActAsDevelopment: isFlag, dangerouslyListenBeyondLoopback: isFlag },
     },
   },
 ];
@@ -470,7 +477,7 @@ describe.each(tables.map((one) => [one.of, one] as const))('an option of %s', (_
 describe('the public API', () => {
   /** Methods that the library itself calls, with what it made or checked. */
   const internal =
-    'adopt endPeeked isBound isOver isRevoked isRevokedEverywhere isTrusted log loginUrl note noteReturn peekSession reaches recheck refused renew retirePeeked retireSession safeReturn unmet checkRequirements'; // biome-ignore format: one line
+    'adopt endPeeked isBound isOver isRevoked isRevokedEverywhere isTrusted log loginUrl note noteReturn peekSession reaches rejectMisdirected isEnded isEndedWithOthers recheck refused renew retirePeeked retireSession safeReturn unmet checkRequirements'; // biome-ignore format: one line
 
   it('has no function or method that this test does not call', () => {
     const called = new Set([...rows, ...tables].map(({ of }) => of.replace(/^new |\(.*/g, '')));
