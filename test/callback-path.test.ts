@@ -57,7 +57,7 @@ describe.each(frameworks)('%s: webauth()', (_, framework) => {
     expectMisdirected(answer, path, '/webauth/callback');
     expect(misdirections(site)).toEqual([{ level: 'error', message: expect.stringContaining(`"${path}"`) }]);
     // The page leads to the login that was begun, and not to the address of the error.
-    expect(answer.text).toContain('href="/webauth/login?return=%2Fprivate%3Fx%3D1"');
+    expect(answer.text).toContain('action="/webauth/login?return=%2Fprivate%3Fx%3D1"');
   });
 
   it('answers API clients with JSON, and HEAD with the status', async () => {
@@ -249,7 +249,7 @@ describe.skipIf(!findPrograms(['nginx']))('webauth() behind nginx', () => {
     const { answer, trail } = await browser.arrive(`${path}/private/`);
     expectMisdirected(answer, arrived, `${path}/webauth/login`);
     expect(trail).toHaveLength(1);
-    expect(answer.text).toContain(`href="${path}/webauth/login?return=`);
+    expect(answer.text).toContain(`action="${path}/webauth/login?return=`);
   });
 
   it('ends the login with an error where nginx strips the path of a callbackPath of its own', async () => {

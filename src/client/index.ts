@@ -74,16 +74,10 @@ export interface Connection {
 
 /** The ticket could not be had. */
 export class TicketError extends Error {
-  static {
-    // Another copy of this module, in a second bundle of the page, recognizes it too.
-    const brand = Symbol.for('ucam-webauth.TicketError');
-    Object.defineProperty(TicketError.prototype, brand, { value: true });
-    Object.defineProperty(TicketError, Symbol.hasInstance, {
-      value(this: object, value: unknown): boolean {
-        if (this !== TicketError) return Function.prototype[Symbol.hasInstance].call(this, value);
-        return typeof value === 'object' && value !== null && brand in value;
-      },
-    });
+  /** Another copy of this module, in a second bundle of the page, makes the same errors. */
+  static override [Symbol.hasInstance](value: unknown): boolean {
+    // biome-ignore lint/complexity/noThisInStatic: subclasses inherit the method, and recognize their own instances only.
+    return this === TicketError ? Object(value).name === 'TicketError' : super[Symbol.hasInstance](value);
   }
 
   override readonly name = 'TicketError';
@@ -187,7 +181,7 @@ class Kept implements Connection {
   }
 
   send(data: Data): boolean {
-    check(isData(data), 'data', 'is a text, a Blob, an ArrayBuffer or a view of one');
+    check(isData(data), 'data', 'is a text, Blob, ArrayBuffer or view of one');
     if (this.#socket?.readyState !== WebSocket.OPEN) return false;
     this.#socket.send(data as string);
     return true;
@@ -200,7 +194,7 @@ class Kept implements Connection {
 
   close(code = 1000, reason = ''): void {
     const isCode = code === 1000 || (Number.isInteger(code) && code >= 3000 && code <= 4999);
-    check(isCode, 'code', 'is 1000, or a whole number from 3000 to 4999');
+    check(isCode, 'code', 'is 1000, or 3000 to 4999');
     const isReason = isText(reason) && new TextEncoder().encode(reason).length <= 123;
     check(isReason, 'reason', 'is a text of at most 123 bytes');
     this.#socket?.close(code, reason);
@@ -332,9 +326,7 @@ class Kept implements Connection {
 const isText = (value: unknown): value is string => typeof value === 'string';
 /** By its tag, since another frame's `Blob` is of another class. */
 const isData = (value: unknown) =>
-  isText(value) ||
-  ArrayBuffer.isView(value) ||
-  /(?:Blob|File|ArrayBuffer)\]$/.test(Object.prototype.toString.call(value));
+  isText(value) || ArrayBuffer.isView(value) || /(?:Blob|File|Buffer)]$/.test(Object.prototype.toString.call(value));
 const isFunction = (value: unknown) => typeof value === 'function';
 
 /** Test of each option, and the words for it. */
@@ -349,9 +341,9 @@ const rules: { readonly [name in keyof Required<ConnectOptions>]: readonly [(val
 
 /** @throws TypeError with the name of the option. Browsers would take most of these for a text, or for nothing. */
 function checkOptions(options: ConnectOptions): void {
-  check(typeof options === 'object' && options !== null, 'options', 'is an object');
+  check(Object(options) === options, 'options', 'is an object');
   for (const name of Object.keys(options)) {
-    check(Object.hasOwn(rules, name), name, `is no option of connect(), which has: ${Object.keys(rules).join(', ')}`);
+    check(Object.hasOwn(rules, name), name, `is no option of: ${Object.keys(rules).join(', ')}`);
   }
   for (const [name, [test, needs]] of Object.entries(rules)) {
     const value = options[name as keyof ConnectOptions];
@@ -378,16 +370,11 @@ function parseReason(text: string): { readonly code?: string; readonly reason: s
 }
 
 function socketUrl(text: string | URL): URL {
-  check(
-    (isText(text) || text instanceof URL) && URL.canParse(text, location.href),
-    'url',
-    'is a path of this origin, or an address',
-  );
-  const url = new URL(text, location.href);
+  const isAddress = (isText(text) || text instanceof URL) && URL.canParse(text, location.href);
+  const url = new URL(isAddress ? text : 'none:', location.href);
   url.protocol = url.protocol.replace('http', 'ws');
   url.hash = '';
-  if (!/^wss?:$/.test(url.protocol))
-    throw new TypeError(`url has the scheme ${url.protocol}, which is none of sockets`);
+  check(/^wss?:$/.test(url.protocol), 'url', 'is a path of this origin, or an http or ws address');
   return url;
 }
 
