@@ -138,11 +138,14 @@ describe.skipIf(executablePath === undefined)('examples/offline.ts, in Chromium'
     'leaves logins and logouts to the browser',
     loggedIn(async ({ page, responses }) => {
       await logOutByOwnButton(page);
+      // The page after the logout has an image, which clears the browser's cache.
+      await page.waitForLoadState('load');
       expect(responses).toContainEqual(['/loans', true]);
       expect(responses.filter(([path]) => path.startsWith('/webauth/'))).toEqual([
         ['/webauth/callback', false],
         ['/webauth/logout', false],
         ['/webauth/logout', false],
+        ['/webauth/cleared', false],
       ]);
     }),
   );
