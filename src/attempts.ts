@@ -54,7 +54,7 @@ export class Attempts {
   /** @throws VerificationError if the token is not one of ours. */
   open(params: string, nonce: string | undefined): Attempt {
     const opened = this.#sealer.open(params);
-    if (typeof opened === 'string') throw nonce === undefined ? cookiesBlocked() : notThisAttempt();
+    if (typeof opened === 'string') throw nonce === undefined ? cookiesBlocked() : notOurState(opened);
     return JSON.parse(opened.text) as Attempt;
   }
 
@@ -73,7 +73,7 @@ export class Attempts {
   checkBrowser({ time, nonceHash }: Attempt, nonce: string | undefined, live: boolean): void {
     if (nonce === undefined && !live) throw cookiesBlocked();
     if (nonce !== undefined && !timingSafeEqual(Buffer.from(digest('login nonce', nonce)), Buffer.from(nonceHash)))
-      throw notThisAttempt();
+      throw notThisBrowser();
     if (this.#now().getTime() - time > LOGIN_TIME * 1000) throw cookiesBlocked();
   }
 }
@@ -93,6 +93,20 @@ export function cookiesBlocked(): VerificationError {
 // 128 bits in base64url.
 const nonceShape = /^[\w-]{22}$/;
 
-function notThisAttempt(): VerificationError {
-  return new VerificationError('ERR_PARAMS_MISMATCH', 'the response belongs to no login that this browser began here');
+/** The state was not sealed by a secret that this process has, or not for this application. */
+function notOurState(why: 'unknown' | 'invalid'): VerificationError {
+  const found =
+    why === 'unknown' ? 'it was sealed with another secret, or for another baseUrl' : 'it is not as it was sealed';
+  return new VerificationError(
+    'ERR_PARAMS_MISMATCH',
+    `the response answers no login that was started here: no secret of this process opens its state (${found}). If this happens to everyone, give all processes the same secret and baseUrl, and keep the secret across restarts; otherwise log in again`,
+  );
+}
+
+/** The state is ours, and names another browser. */
+function notThisBrowser(): VerificationError {
+  return new VerificationError(
+    'ERR_PARAMS_MISMATCH',
+    'the response answers a login that another browser started: its state opens, and the login cookie of this browser is another. Log in again in this browser; do not copy or share the address of a login',
+  );
 }

@@ -20,7 +20,7 @@ import {
 } from './options.js';
 import { checkPrincipals, isDemoKey, type Profile, raven } from './profiles.js';
 import { formatRequest } from './request.js';
-import { isSecret, needsSecret } from './session/secret.js';
+import { checkStrength, isSecret, isUnsplit, needsSecret } from './session/secret.js';
 import type { Auth } from './session/session.js';
 import type { Store } from './session/store.js';
 import type { VerifiedResponse } from './verify.js';
@@ -208,7 +208,7 @@ export function checkConfig(config: Config): void {
 
 const rules: Rules<Config> = {
   baseUrl: text,
-  secret: [(value) => [value].flat().every(isSecret), `${needsSecret}, or a list of such`],
+  secret: [(value) => isUnsplit(value) || [value].flat().every(isSecret), `${needsSecret}, or a list of such`],
   wls: [
     (value) => typeof value === 'object' && value !== null,
     'is a login service, such as raven, which this package exports, and not its name',
@@ -289,6 +289,12 @@ function checkCookiePath(config: Config): void {
 const onlyDevelopment = 'which is for development only: set NODE_ENV=development (unset, it counts as production)';
 
 function checkSecret(secret: Config['secret'], development: boolean): void {
+  if (isUnsplit(secret)) {
+    throw new TypeError(
+      "the option secret has white space around it, such as the end of a line, or several secrets in one text: write secret: cookieSecret(), which reads UCAM_WEBAUTH_SECRET, or cookieSecret({ env: 'NAME' })",
+    );
+  }
+  if (secret !== undefined && !development) checkStrength([secret].flat());
   if (secret !== undefined ? secret.length > 0 : development) return;
   throw new TypeError(
     `secret is missing: it ${needsSecret}. On your own machine NODE_ENV=development does without (unset, it counts as production)`,

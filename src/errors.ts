@@ -67,6 +67,19 @@ export const errorTable = {
   ERR_PREFETCH_REFUSED: { ...authorisation, status: 503, close: 1013 },
 } as const satisfies Record<string, Row>;
 
+/** Longest message: characters. */
+const MAX_MESSAGE = 1000;
+const unprintable = /[\p{Cc}\u2028\u2029]/gu;
+
+/**
+ * Returns a message as one line of bounded length. Some of it may come from a request or from a login service, whose
+ * control characters would forge lines of a log (CWE-117).
+ */
+export function singleLine(message: string): string {
+  const short = message.length > MAX_MESSAGE ? `${message.slice(0, MAX_MESSAGE)}…` : message;
+  return short.replace(unprintable, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`);
+}
+
 /** A stable name for what went wrong. */
 export type ErrorCode = keyof typeof errorTable;
 
@@ -119,13 +132,14 @@ export abstract class WebauthError extends Error {
   handshake?: Handshake;
 
   constructor(code: ErrorCode, message: string) {
-    if (!Object.hasOwn(errorTable, code)) throw new TypeError('the code of an error is one of the error table');
+    if (typeof code !== 'string' || !Object.hasOwn(errorTable, code))
+      throw new TypeError('the code of an error is one of the error table');
     if (typeof message !== 'string') throw new TypeError('the message of an error is a text');
     // These errors answer what came in from outside. Their place in the code tells nobody anything, and capturing
     // it would cost more than the refusal does.
     const { stackTraceLimit } = Error;
     Error.stackTraceLimit = 0;
-    super(message);
+    super(singleLine(message));
     Error.stackTraceLimit = stackTraceLimit;
     this.code = code;
     this.status = errorTable[code].status;

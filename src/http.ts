@@ -184,9 +184,29 @@ export function withOwn(own: ReadonlySet<string>, others: readonly string[] = []
 export function checkOrigin(request: IncomingMessage, allowed: ReadonlySet<string>): void {
   // Node joins several lines by commas, which no origin has.
   if (allowed.has(request.headers.origin ?? '')) return;
-  const origins = headerLines(request, 'origin');
-  const found = ['no Origin', 'another Origin'][origins.length] ?? 'more than one Origin';
-  throw new AuthorisationError('ERR_ORIGIN_REFUSED', `the request has ${found}; allowed: ${[...allowed].join(', ')}`);
+  throw new AuthorisationError('ERR_ORIGIN_REFUSED', describeOrigin(request, allowed));
+}
+
+/** Says which Origin a request has, which are allowed, and what to do. */
+function describeOrigin(request: IncomingMessage, allowed: ReadonlySet<string>): string {
+  const [origin, second] = headerLines(request, 'origin');
+  const list = `allowed: ${[...allowed].join(', ')}`;
+  if (second !== undefined) return `the request has more than one Origin; ${list}`;
+  if (origin === undefined) return `the request has ${describeMissingOrigin(request)}; ${list}`;
+  return `the request has another Origin, ${quoteHeader(origin)}; ${list}. The origin in the address bar of the page has to be that of baseUrl, or be listed in the option origins`;
+}
+
+/** Says that a request has no Origin, and why not, as far as the browser says. */
+export function describeMissingOrigin(request: IncomingMessage): string {
+  const { headers } = request;
+  if (headers['sec-fetch-site'] === undefined) return 'no Origin, which browsers send and a test has to send itself';
+  if (headers['sec-fetch-site'] !== 'same-origin' || isElementRead(request)) return 'no Origin';
+  return 'no Origin, but Sec-Fetch-Site: same-origin, so that the browser has sent one: a proxy in front of the application removes the header Origin, and has to pass it on';
+}
+
+/** The value of a header in a message, cut to 100 characters. */
+export function quoteHeader(value: string): string {
+  return JSON.stringify(value.slice(0, 100));
 }
 
 /**

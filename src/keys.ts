@@ -83,7 +83,7 @@ export class KeySet {
 }
 
 const pemsByKid: Rule = required([
-  (value) => typeof value === 'object' && value !== null && !Array.isArray(value) && Object.keys(value).length > 0,
+  (value) => typeof value === 'object' && value !== null && !Array.isArray(value) && Object.entries(value).length > 0,
   'is an object of PEM texts by kid, such as { "2": pem }, and not empty',
 ]);
 

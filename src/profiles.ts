@@ -22,7 +22,7 @@ export interface Profile {
 }
 
 /** CRSids: `spqr1`. */
-export const crsid: RegExp = /^[a-z][a-z0-9]*$/;
+const crsid: RegExp = /^[a-z][a-z0-9]*$/;
 
 /** Raven, the University of Cambridge's login service. */
 export const raven: Profile = ravenLike('raven', 'https://raven.cam.ac.uk', '2');

@@ -12,6 +12,7 @@ import {
   queryPairs,
 } from './codec.js';
 import { type ErrorCode, ResponseError } from './errors.js';
+import { isText, kindOf } from './options.js';
 
 /** Protocol versions. */
 export type Version = 1 | 2 | 3;
@@ -70,7 +71,9 @@ export const MAX_RESPONSE = 8192;
  * @throws ResponseError with the rule that does not hold.
  */
 export function parseResponse(encoded: string): AuthResponse {
-  if (typeof encoded !== 'string') throw new TypeError('parseResponse takes the response as a string');
+  if (!isText(encoded)) {
+    throw new TypeError(`encoded is the response as it was sent, a text; here it is ${kindOf(encoded)}`);
+  }
   if (encoded.length > MAX_RESPONSE) throw malformed(`the response is longer than ${MAX_RESPONSE} characters`);
   const fields = splitFields(encoded);
   checkFields(fields);

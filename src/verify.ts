@@ -219,7 +219,10 @@ function checkKid({ response: { kid }, expected: { keys } }: Facts): WebauthErro
 
 function checkUrl({ response, expected }: Facts): WebauthError | undefined {
   if (response.url === expected.url) return undefined;
-  return new VerificationError('ERR_URL_MISMATCH', `the response was made for another address than ${expected.url}`);
+  return new VerificationError(
+    'ERR_URL_MISMATCH',
+    `the response was made for another address than ${expected.url}, which the login has to be requested for`,
+  );
 }
 
 function checkParams({ response, expected }: Facts): WebauthError | undefined {

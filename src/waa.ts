@@ -16,7 +16,7 @@ import { logToConsole } from './console-log.js';
 import { type Demands, demandFields, formatDemands, unmet } from './demands.js';
 import { digest } from './digest.js';
 import { logsToConsole } from './environment.js';
-import { AuthorisationError, SessionError, VerificationError, WebauthError } from './errors.js';
+import { AuthorisationError, SessionError, singleLine, VerificationError, WebauthError } from './errors.js';
 import {
   callable,
   checkArgument,
@@ -25,6 +25,7 @@ import {
   isText,
   names,
   origin as originRule,
+  passes,
   type Rule,
   type Rules,
   required,
@@ -235,6 +236,7 @@ export class WAA {
     checkArgument('startLogin()', 'nonce', nonce, text);
     checkFields('startLogin()', 'demands', demands, demandFields);
     if (live !== undefined) this.#checkOwn('startLogin()', live);
+    this.noteReturn(returnTo);
     const purpose = { returnTo: this.safeReturn(returnTo), demands, principal: live?.principal };
     const begun = this.#attempts.begin(purpose, nonce);
     const { iact, aauth } = demands;
@@ -342,7 +344,7 @@ export class WAA {
       checkOptions('authorise()', route, routeRules);
       this.checkRequirements('authorise()', route);
     }
-    if (typeof auth?.principal !== 'string' || !Array.isArray(auth.ptags)) checkOwnAuth('authorise()', auth);
+    if (!passes(isAuth, auth)) checkOwnAuth('authorise()', auth);
     checkScopes(auth, route.scopes);
     const { principals = this.#requirements.principals, ptags = this.#requirements.ptags } = route;
     if (principals && !principals.includes(auth.principal)) {
@@ -523,6 +525,16 @@ export class WAA {
     return path.length <= MAX_RETURN && returnShape.test(path) ? path : this.routes.home;
   }
 
+  /** Reports a return path that is too long. Its text stays out of the log: a query may hold secrets. */
+  noteReturn(path: string): void {
+    if (path.length <= MAX_RETURN) return;
+    this.log(
+      'warn',
+      'login started',
+      `the address that a login was started from has ${path.length} characters, and a login returns to at most ${MAX_RETURN}: it will return to ${this.routes.home} instead. Shorten the address`,
+    );
+  }
+
   /** Reports a refusal: loudly where something is wrong, quietly where somebody is merely not logged in. */
   refused(error: WebauthError, auth?: Auth, level?: LogEvent['level']): void {
     const isPath = error.code === 'ERR_PATH_MISMATCH';
@@ -546,7 +558,8 @@ export class WAA {
     const more = { ...(code && { code }), ...(principal && { principal }), ...(sessionId && { sessionId }) };
     // A log that cannot be written, now or later, is no reason to refuse people, or to end the process.
     try {
-      const written: unknown = this.#log({ time: this.#now(), level, event, message, ...more });
+      const line = singleLine(message);
+      const written: unknown = this.#log({ time: this.#now(), level, event, message: line, ...more });
       if (written instanceof Promise) written.catch(() => {});
     } catch {}
   }
@@ -768,6 +781,11 @@ function checkStepUp(response: VerifiedResponse, { principal }: Attempt): void {
     'ERR_PRINCIPAL_REFUSED',
     `the person who was logged in was to authenticate again, and not ${response.principal}: to change accounts, log out first`,
   );
+}
+
+function isAuth(value: unknown): boolean {
+  const { principal, ptags } = value as Auth;
+  return isText(principal) && Array.isArray(ptags);
 }
 
 const principalRule: Rule = required([

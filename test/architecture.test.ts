@@ -31,7 +31,7 @@ const rooms: Readonly<Record<string, Room>> = {
   digest: { imports: [] },
   codec: { imports: ['errors'] },
   request: { imports: ['codec', 'errors', 'environment', 'options'], types: ['response'] },
-  response: { imports: ['codec', 'errors'] },
+  response: { imports: ['codec', 'errors', 'options'] },
   keys: { imports: ['errors', 'options'] },
   signature: { imports: ['keys', 'errors'], packages: ['node-forge'] },
   profiles: { imports: ['keys', 'options'] },

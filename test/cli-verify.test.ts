@@ -69,7 +69,7 @@ describe.concurrent('ucam-webauth verify: the key of the demonstration service',
   it('says that its signature on a failure proves nothing', async () => {
     const result = await verify(cancelled, '--at', 'issue');
     expect(result.status).toBe(4);
-    expect(result.stdout).toMatch(/^nothing {4}demo key: its key is published/m);
+    expect(result.stdout).toMatch(/^nothing {4}demo key: its private key is published/m);
     expect(lastLine(result)).toContain('Verdict: not signed by a secret key, and no user logged in: 410');
   });
 });

@@ -491,7 +491,7 @@ describe('ucam-webauth demo', () => {
     const { program, url, browser } = await start();
     const welcome = await browser.visit(url);
     expect(welcome.body).toContain('Nobody is logged in');
-    const [, login = ''] = /href="([^"]+)">Log in</.exec(welcome.body) ?? [];
+    const [, login = ''] = /action="([^"]+)"><p><button class="main">Log in</.exec(welcome.body) ?? [];
     const choices = await browser.visit(new URL(login, url).href);
     expect(choices.body).toContain('This is not Raven');
     expect(new URL(choices.url).host).not.toBe(new URL(url).host);

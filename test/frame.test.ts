@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { type ClientRequest, createServer, request as httpRequest, type IncomingMessage } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -414,7 +414,12 @@ describe('its options', () => {
   it('are https in production, unless it is told to act otherwise', async () => {
     vi.stubEnv('NODE_ENV', 'production');
     const [strict, told] = [false, true].map((dangerouslyActAsDevelopment) =>
-      makeWAA({ baseUrl: 'https://app.cam.ac.uk', wls: undefined, dangerouslyActAsDevelopment }),
+      makeWAA({
+        baseUrl: 'https://app.cam.ac.uk',
+        secret: randomBytes(32).toString('hex'),
+        wls: undefined,
+        dangerouslyActAsDevelopment,
+      }),
     ) as [WAA, WAA];
     const local = { origin: 'http://localhost:3001', pages: ['http://localhost:3000'] };
     expect(() => socketFrame(strict, { origin: live })).not.toThrow();

@@ -1000,7 +1000,7 @@ describe.each(frameworks)('%s', (_, framework) => {
       for (let i = 0; i < 17; i++) await witness.post('/webauth/ticket?hidden-query');
       await site.waa.takeTicket(witness.ticket);
       await expect(site.waa.takeTicket(witness.ticket)).rejects.toThrow();
-      await witness.post('/webauth/ticket', { origin: 'https://hidden-query.example' });
+      await witness.post('/webauth/ticket', { origin: 'https://elsewhere.example' });
       await witness.get('/private?hidden-query', { host: 'alias.example' });
       await witness.get('/one?hidden-query');
       await witness.post('/staff?hidden-query');

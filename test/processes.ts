@@ -234,13 +234,14 @@ export class Browser {
     return new WebSocket(url, { headers: { Cookie: this.cookieHeader, ...headers }, ...this.#trust });
   }
 
-  /** One request, by default as a browser sends it that goes to a page. */
+  /** Sends one request, as a browser that navigates does or, where `Accept` is given, as a script of a page does. */
   async ask(
     url: string,
     options: { readonly method?: string; readonly headers?: Record<string, string>; readonly body?: string } = {},
   ): Promise<Page> {
     const { method = 'GET', headers = {}, body } = options;
-    const navigation = { Accept: 'text/html,*/*;q=0.8', 'Sec-Fetch-Mode': 'navigate', Cookie: this.cookieHeader };
+    const mode = headers['Accept'] === undefined ? 'navigate' : 'cors';
+    const navigation = { Accept: 'text/html,*/*;q=0.8', 'Sec-Fetch-Mode': mode, Cookie: this.cookieHeader };
     const send = url.startsWith('https:') ? tlsRequest : request;
     const page = await new Promise<Page>((resolve, reject) => {
       // Without an agent: a connection for each request, so that nothing stays open.

@@ -19,7 +19,7 @@ function read(request: Partial<AuthRequest>): Record<string, string> {
   return Object.fromEntries(new URLSearchParams(write(request)));
 }
 
-function expectTypeError(request: Readonly<Record<string, unknown>>): void {
+function expectTypeError(request: object): void {
   const error = thrownBy(() => formatRequest(wls, { url, ...request } as unknown as AuthRequest));
   expect((error as object).constructor).toBe(TypeError);
 }

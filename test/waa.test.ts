@@ -12,7 +12,8 @@ import { createWAA, type WAA } from '../src/waa.js';
 import { createWLS } from '../src/wls/index.js';
 import { wlsKey } from './helpers.js';
 
-const secret = 'a1'.repeat(32);
+// As random as production asks for.
+const secret = '91b0c5a8ccd34270d5a8c0f7e5b35ae3d02bc75efb6003d6cbc4baa692804156';
 const start = Date.parse('2026-03-01T12:00:00Z');
 
 let time: number;
@@ -53,7 +54,7 @@ describe('configuration', () => {
     [{ baseUrl: 'https://example.cam.ac.uk/' }],
     [{ baseUrl: 'https://example.cam.ac.uk/app/two' }],
     [{ baseUrl: 'https://example.cam.ac.uk:8443/app/' }],
-    [{ secret: [secret, 'B2'.repeat(32)] }],
+    [{ secret: [secret, 'C81A1E3505E4EB00EFB121FA7F72376004B98878DA4945384BA719A3964B61C4'] }],
     [{ maxLife: 60, useWlsLife: false, requirePtags: [], callbackPath: '/done' }],
     [{ wls: goose({ keys: raven.keys }) }],
   ])('takes %j, in production too', (config) => {

@@ -173,7 +173,7 @@ function checkDemoKey({ response: { kid, status }, expected: { keys }, acceptsDe
   if (key === undefined || !isDemoKey(key) || acceptsDemoKey) return [];
   const name = 'demo key';
   if (status !== 200) {
-    return [{ name, outcome: 'nothing', sentence: 'its key is published, so anybody can have written it' }];
+    return [{ name, outcome: 'nothing', sentence: 'its private key is published, so its signature proves nothing' }];
   }
   const details = ['Add --demo if the response is of the demonstration service.'];
   const sentence = 'the key must not be that of the demonstration service, whose private half is published';

@@ -11,6 +11,7 @@ import {
   isSafe,
   offersScheme,
   purposeOf,
+  quoteHeader,
   rawTarget,
   readCookie,
   readCookies,
@@ -245,7 +246,12 @@ export class Glue {
     if (!isHere && !moved) {
       // This redirect has come back: at another path it would be sent again, without end.
       if (hasPair(query, MOVED)) throw this.#detourMismatch(path, returnTo, demands);
-      this.#waa.log('info', 'login started', `asked for under another name than that of baseUrl, ${this.#host}`);
+      this.#waa.noteReturn(returnTo);
+      this.#waa.log(
+        'info',
+        'login started',
+        `the application was requested under another name: the request has the Host ${quoteHeader(hostOf(request) ?? '')}, and baseUrl has ${this.#host}: the browser is sent there first (a test sends the header Host: ${this.#host})`,
+      );
       return redirect(response, `${origin}${this.#waa.loginUrl(returnTo, demands)}&${MOVED}`);
     }
     const nonce = this.#cookie(request, cookies.login);

@@ -68,6 +68,24 @@ const { isOwn } = OwnAuth;
 export function checkOwnAuth(method: string, auth: unknown): void {
   if (isOwn(auth)) return;
   throw new TypeError(
-    `${method} takes the Auth object that a guard, an open socket or takeTicket() gave: not a copy of it (JSON, spread, structuredClone), nor a promise of it (a missing await). To revoke a session without that object, call waa.sessions.revoke(principal, handle) with a handle of waa.sessions.list(), which needs listSessions: true, or waa.endSessions(principal).`,
+    `${method} takes the Auth object that a guard, an open socket or takeTicket() gave: not a copy of it (JSON, spread, structuredClone), nor a promise of it (a missing await). ${adviceFor(method, auth)}`,
   );
+}
+
+/** Returns what to do without the object. */
+function adviceFor(method: string, auth: unknown): string {
+  if (method === 'watch()') return 'Call it where that object is at hand: request.auth of a handler or a socket.';
+  if (viaOf(auth) === 'token') {
+    return 'To revoke an API token without that object, call waa.tokens.revoke(principal, handle) with a handle of waa.tokens.list().';
+  }
+  return 'To revoke a session without that object, call waa.sessions.revoke(principal, handle) with a handle of waa.sessions.list(), which needs listSessions: true, or waa.endSessions(principal).';
+}
+
+/** Returns the kind of credential that a copy names, if it can be read: a Proxy may throw. */
+function viaOf(auth: unknown): unknown {
+  try {
+    return (auth as Partial<Auth> | null | undefined)?.via;
+  } catch {
+    return undefined;
+  }
 }

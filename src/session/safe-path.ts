@@ -6,6 +6,7 @@ const MAX_LINKS = 40;
 const OTHERS_WRITE = 0o002;
 const GROUP_WRITE = 0o020;
 const STICKY = 0o1000;
+const DENIED = 'denied';
 
 /** A folder, file or link that another user can change, and a command that mends it. */
 export interface UnsafePath {
@@ -14,10 +15,12 @@ export interface UnsafePath {
 }
 
 /**
- * Finds the first folder or symbolic link on the way to a folder through which another user could lead a writer elsewhere.
- * Components that do not exist yet are not judged. Without user ids (Windows) every path passes.
+ * Finds the first folder or symbolic link on the way to a folder or file through which another user could lead a reader or
+ * writer elsewhere. A sticky folder such as /tmp passes: there, only owners can rename or remove entries, and the owner of
+ * the next component is judged. Components that do not exist yet, or that Node's permission model hides, are not judged.
+ * Without user ids (Windows) every path passes.
  *
- * @param folder path of the folder; it is judged like its parents.
+ * @param folder path of the folder or file; it is judged like its parents.
  * @returns the unsafe component, or undefined if there is none.
  */
 export function findUnsafeParent(folder: string): UnsafePath | undefined {
@@ -27,11 +30,11 @@ export function findUnsafeParent(folder: string): UnsafePath | undefined {
   let links = 0;
   const pending = namesOf(resolve(folder));
   for (;;) {
-    const stats = lstatSync(at, { throwIfNoEntry: false });
+    const stats = look(at);
     if (stats === undefined) return undefined;
     const unsafe = judge(at, stats);
     if (unsafe !== undefined) return unsafe;
-    if (stats.isSymbolicLink()) {
+    if (stats !== DENIED && stats.isSymbolicLink()) {
       if (++links > MAX_LINKS) return { path: at, reason: 'it is one of too many symbolic links' };
       const target = readlinkSync(at);
       pending.unshift(...namesOf(target));
@@ -80,7 +83,18 @@ export function quote(path: string): string {
   return /^[\w./-]+$/.test(path) ? path : `'${path.replaceAll("'", `'\\''`)}'`;
 }
 
-function judge(path: string, stats: Stats): UnsafePath | undefined {
+/** Undefined if the path does not exist; DENIED where Node's permission model hides a parent of a permitted folder. */
+function look(path: string): Stats | typeof DENIED | undefined {
+  try {
+    return lstatSync(path, { throwIfNoEntry: false });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ERR_ACCESS_DENIED') return DENIED;
+    throw error;
+  }
+}
+
+function judge(path: string, stats: Stats | typeof DENIED): UnsafePath | undefined {
+  if (stats === DENIED) return undefined;
   if (!isTrusted(stats.uid)) return owned(path, stats);
   // The mode of a link says nothing, and nobody but an owner can rename or remove an entry of a sticky folder.
   if (stats.isSymbolicLink() || (stats.mode & STICKY) !== 0) return undefined;
@@ -90,8 +104,10 @@ function judge(path: string, stats: Stats): UnsafePath | undefined {
 }
 
 /** Whether an owner can change everything here anyway. In a user namespace, the root folder's owner stands for root. */
-function isTrusted(uid: number): boolean {
-  return uid === 0 || uid === process.getuid?.() || uid === statSync('/').uid;
+export function isTrusted(uid: number): boolean {
+  if (uid === 0 || uid === process.getuid?.()) return true;
+  const root = look('/');
+  return typeof root === 'object' && uid === root.uid;
 }
 
 function isWritable({ mode }: Stats, judged: number): boolean {

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import {
+  chmodSync,
   closeSync,
   constants,
   fchmodSync,
@@ -13,9 +14,9 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
-import { readVariable } from '../environment.js';
-import { checkOptions, isText, type Rules } from '../options.js';
-import { findUnsafeParent, quote } from './safe-path.js';
+import { isDevelopment, readVariable } from '../environment.js';
+import { checkOptions, flag, isText, type Rules } from '../options.js';
+import { findUnsafeParent, isTrusted, quote } from './safe-path.js';
 
 /** Where the secret may come from. The first of these that is there counts, and no other is looked at. */
 export interface SecretSources {
@@ -23,8 +24,13 @@ export interface SecretSources {
   readonly value?: string | readonly string[] | undefined;
   /** The name of an environment variable: `UCAM_WEBAUTH_SECRET` by default. Set but empty, it is refused. */
   readonly env?: string | undefined;
-  /** The path of a file that nobody else can read. A missing one is made, with a new secret in it. */
+  /** Path of a file that no other user can read. A missing one is made, with a new secret in it. */
   readonly file?: string | undefined;
+  /**
+   * Whether other users may read the file, as they can where Kubernetes, Docker or systemd mounts it. In any case only root
+   * or the user of this process may own it and write to it. False by default.
+   */
+  readonly sharedMount?: boolean | undefined;
 }
 
 /**
@@ -34,13 +40,19 @@ export interface SecretSources {
  */
 export function cookieSecret(sources: SecretSources = {}): readonly string[] {
   checkOptions('cookieSecret', sources, rules);
-  const { value, env = 'UCAM_WEBAUTH_SECRET', file } = sources;
-  if (isText(value)) return checkSecrets(linesOf(value), 'the option value');
+  const secrets = findSecrets(sources);
+  if (!isDevelopment()) checkStrength(secrets);
+  return secrets;
+}
+
+function findSecrets(sources: SecretSources): readonly string[] {
+  const { value, env = 'UCAM_WEBAUTH_SECRET', file, sharedMount = false } = sources;
+  if (isText(value)) return checkSecrets(itemsOf(value), 'the option value');
   if (value !== undefined) return checkSecrets(value, 'the option value', 'item');
   const variable = readVariable(env);
   // An empty one is what a failed command leaves: going on to another secret would hide that.
-  if (variable !== undefined) return checkSecrets(linesOf(variable), `the environment variable ${env}`);
-  if (file !== undefined) return readOrCreate(resolve(file));
+  if (variable !== undefined) return checkSecrets(itemsOf(variable), `the environment variable ${env}`);
+  if (file !== undefined) return readOrCreate(resolve(file), sharedMount);
   throw new TypeError(
     `there is no secret: give cookieSecret its value, set the environment variable ${env}, or name a file, which is made if it is missing. A secret ${needsSecret}`,
   );
@@ -52,20 +64,44 @@ export function isSecret(value: unknown): value is string {
 
 export const needsSecret = 'is 32 random bytes as 64 hex digits (make one with: openssl rand -hex 32)';
 
+/** Most distinct bytes of a secret that is rejected. Fewer than one in 2^110 of random secrets have so few. */
+const MOST_ALIKE = 8;
+
+/** @throws TypeError for zeros, or another short pattern that is repeated: no random generator has made it. */
+export function checkStrength(secrets: readonly string[]): void {
+  const weak = secrets.findIndex((secret) => new Set(Buffer.from(secret, 'hex')).size <= MOST_ALIKE);
+  if (weak < 0) return;
+  throw new TypeError(
+    `secret ${weak + 1} of ${secrets.length} is not random, since it repeats a few bytes, such as zeros: a secret ${needsSecret}`,
+  );
+}
+
+/** Whether a text would be secrets but for white space, or for several of them in one text. */
+export function isUnsplit(value: unknown): boolean {
+  if (typeof value !== 'string' || value.trim() === '' || /^[0-9a-f]{64}$/i.test(value)) return false;
+  return itemsOf(value.trim()).every(isSecret);
+}
+
 export function newSecret(): string {
   return randomBytes(32).toString('hex');
 }
 
-/** What is in a file of secrets, and its mode; undefined if it is missing. */
+/**
+ * Reads a file of secrets.
+ *
+ * @param shared whether other users may read the file.
+ * @returns the secrets and the mode of the file; undefined if it is missing.
+ */
 export function readSecretFile(
   path: string,
+  shared = false,
 ): { readonly secrets: readonly string[]; readonly mode: number } | undefined {
   const opened = openIfThere(path);
   if (opened === undefined) return undefined;
   try {
     // Judged and read by one descriptor: a name can come to mean another file in between.
     const stats = fstatSync(opened);
-    checkFile(path, stats);
+    checkFile(path, stats, shared);
     const secrets = checkSecrets(linesOf(readFileSync(opened, 'utf8')), `the file ${path}`);
     return { secrets, mode: stats.mode & 0o777 };
   } finally {
@@ -102,14 +138,27 @@ export function writeBeside(path: string, secrets: readonly string[], mode = 0o6
   try {
     writeFileSync(opened, `${secrets.join('\n')}\n`);
     // Whatever the umask took away.
-    fchmodSync(opened, mode);
-    fsyncSync(opened);
+    unlessDenied(
+      () => fchmodSync(opened, mode),
+      () => chmodSync(temporary, mode),
+    );
+    unlessDenied(() => fsyncSync(opened));
     return temporary;
   } catch (error) {
     rmSync(temporary, { force: true });
     throw error;
   } finally {
     closeSync(opened);
+  }
+}
+
+/** Calls what Node's permission model forbids, however much it allows; then does without, or something else. */
+function unlessDenied(call: () => void, otherwise = () => {}): void {
+  try {
+    call();
+  } catch (error) {
+    if (codeOf(error) !== 'ERR_ACCESS_DENIED') throw error;
+    otherwise();
   }
 }
 
@@ -127,6 +176,7 @@ const rules: Rules<SecretSources> = {
     (value) => isText(value) && /^[^\0\r\n]+$/.test(value) && !isSecret(value),
     'is the path of a file, and not the secret itself',
   ],
+  sharedMount: flag,
 };
 
 /** Far more than anybody's. */
@@ -136,6 +186,11 @@ function linesOf(text: string): string[] {
   const lines = text.split(/\r?\n/);
   while (lines.at(-1) === '') lines.pop();
   return lines;
+}
+
+/** Splits a text at the ends of lines and at commas, which environment files keep in one line. */
+function itemsOf(text: string): string[] {
+  return linesOf(text.replaceAll(/,[ \t]*(?:\r?\n)?/g, '\n'));
 }
 
 function checkSecrets(given: readonly string[], source: string, each = 'line'): readonly string[] {
@@ -148,12 +203,12 @@ function checkSecrets(given: readonly string[], source: string, each = 'line'): 
   return secrets;
 }
 
-function readOrCreate(path: string): readonly string[] {
-  const there = readSecretFile(path);
+function readOrCreate(path: string, shared: boolean): readonly string[] {
+  const there = readSecretFile(path, shared);
   if (there) return there.secrets;
   createSecretFile(path);
   // Read back in any case: another process may have made it first.
-  const made = readSecretFile(path);
+  const made = readSecretFile(path, shared);
   if (made) return made.secrets;
   throw new TypeError(`${path} is a link to a file that does not exist: make that file, or remove the link`);
 }
@@ -168,22 +223,35 @@ function openIfThere(path: string): number | undefined {
   }
 }
 
-function checkFile(path: string, stats: Stats): void {
+function checkFile(path: string, stats: Stats, shared: boolean): void {
   if (!stats.isFile()) throw new TypeError(`${path} is no regular file, such as a secret is kept in`);
   if (stats.size > LARGEST)
     throw new TypeError(`the file ${path} is larger than ${LARGEST} bytes: it holds no secrets`);
   const us = process.getuid?.();
   // Windows has neither.
   if (us === undefined) return;
-  if (stats.uid !== us) {
+  if (!isTrusted(stats.uid)) {
     throw new TypeError(
       `the file ${path} of the secret belongs to another user (${stats.uid}): run chown ${us} ${quote(path)}`,
     );
   }
-  if ((stats.mode & 0o077) === 0) return;
+  checkMode(path, stats, shared);
+  const unsafe = findUnsafeParent(path);
+  if (unsafe === undefined) return;
   throw new TypeError(
-    `the file ${path} of the secret is open to others than its owner (mode ${(stats.mode & 0o777).toString(8)}): run chmod 600 ${quote(path)}`,
+    `the file ${path} of the secret could be replaced by other users through ${unsafe.path}, since ${unsafe.reason}`,
   );
+}
+
+function checkMode(path: string, { mode }: Stats, shared: boolean): void {
+  if ((mode & (shared ? 0o022 : 0o077)) === 0) return;
+  const open = `the file ${path} of the secret is open to others than its owner (mode ${(mode & 0o777).toString(8)})`;
+  if (shared) throw new TypeError(`${open}, who can write to it: run chmod go-w ${quote(path)}`);
+  const mounted =
+    (mode & 0o022) === 0
+      ? 'where Kubernetes, Docker or systemd mounts it, give cookieSecret({ file, sharedMount: true }); elsewhere '
+      : '';
+  throw new TypeError(`${open}: ${mounted}run chmod 600 ${quote(path)}`);
 }
 
 function cannotCreate(path: string, error: unknown): TypeError {

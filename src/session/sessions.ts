@@ -439,7 +439,7 @@ export class Sessions {
       return await work();
     } catch (error) {
       if (error instanceof WebauthError) throw error;
-      this.#live.complaints.add('the store failed', error as Error);
+      this.#options.complain(`the store failed: ${(error as Error).message}`);
       throw storeAway();
     }
   }

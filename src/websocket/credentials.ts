@@ -1,6 +1,15 @@
 import type { IncomingMessage } from 'node:http';
 import { AuthorisationError, SessionError } from '../errors.js';
-import { isOwnRead, loginChallenge, offersScheme, readBasic, readScheme, readSession, requestTarget } from '../http.js';
+import {
+  describeMissingOrigin,
+  isOwnRead,
+  loginChallenge,
+  offersScheme,
+  readBasic,
+  readScheme,
+  readSession,
+  requestTarget,
+} from '../http.js';
 import type { Auth } from '../session/session.js';
 import type { WAA } from '../waa.js';
 import type { SocketFrame } from './frame.js';
@@ -125,7 +134,7 @@ function openCookie({ waa, request, frame }: Shown): Auth | undefined {
   const auth = isOfFrame ? frame?.read(request) : waa.openSession(cookie, anchor);
   // Browsers send cookies by themselves, and with them the Origin or, where the session's own goes, that the page is ours.
   if (auth === undefined || request.headers.origin !== undefined || (!isOfFrame && isOwnRead(request))) return auth;
-  throw new AuthorisationError('ERR_ORIGIN_REFUSED', 'the request has a cookie, and no Origin');
+  throw new AuthorisationError('ERR_ORIGIN_REFUSED', `the request has a cookie, and ${describeMissingOrigin(request)}`);
 }
 
 /** What is no percent-encoding stays as it is, and is no token. */

@@ -23,7 +23,12 @@ export interface Endpoint {
   readonly upgrade: Upgrade;
   /** Time that a request for another path may wait for another listener: seconds. */
   readonly unclaimedTimeout: number;
+  /** Logs an upgrade request for a path without an endpoint; absent outside of development. */
+  readonly logUnknownPath?: ((message: string) => void) | undefined;
 }
+
+/** Most paths without an endpoint that are logged, each once. */
+const MAX_LOGGED = 20;
 
 const routers = new WeakMap<EventEmitter, UpgradeRouter>();
 
@@ -45,6 +50,7 @@ class UpgradeRouter {
   readonly #server: EventEmitter;
   readonly #endpoints = new Set<Endpoint>();
   readonly #others: OtherListeners;
+  readonly #loggedPaths = new Set<string>();
   #unclaimedTimeout = 0;
 
   constructor(server: EventEmitter) {
@@ -91,10 +97,23 @@ class UpgradeRouter {
     if (!offersWebSocket(request)) {
       return others.serveUnlessAnswered(socket, () => serveWithoutUpgrade(this.#server, request, socket as Socket));
     }
-    const endpoint = this.#find(requestTarget(request).path);
-    if (endpoint) endpoint.upgrade(request, socket, head, others);
-    else if (others.exist) others.leaveToThem(socket, this.#unclaimedTimeout);
-    else refuseNotFound(socket);
+    const { path } = requestTarget(request);
+    const endpoint = this.#find(path);
+    if (endpoint) return endpoint.upgrade(request, socket, head, others);
+    if (others.exist) return others.leaveToThem(socket, this.#unclaimedTimeout, () => this.#logUnknown(path));
+    this.#logUnknown(path);
+    refuseNotFound(socket);
+  }
+
+  #logUnknown(path: string): void {
+    const endpoints = [...this.#endpoints];
+    const log = endpoints.find(({ logUnknownPath }) => logUnknownPath)?.logUnknownPath;
+    if (log === undefined || this.#loggedPaths.size >= MAX_LOGGED || this.#loggedPaths.has(path)) return;
+    this.#loggedPaths.add(path);
+    const known = endpoints.map((endpoint) => endpoint.path).join(', ');
+    log(
+      `404 for a WebSocket handshake at ${JSON.stringify(path.slice(0, 100))}: no endpoint has that path. Endpoints of this server: ${known}.`,
+    );
   }
 
   #find(path: string): Endpoint | undefined {

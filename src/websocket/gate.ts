@@ -223,11 +223,7 @@ export class Gate {
     const names = this.#ways
       .map(({ method }) => (method.name === 'query' ? 'query (?ticket=…)' : method.name))
       .join(', ');
-    throw refusedAs(
-      this.#nothing,
-      'ERR_SESSION_MISSING',
-      `nothing says whose socket this is to be; taken here: ${names}`,
-    );
+    throw refusedAs(this.#nothing, 'ERR_SESSION_MISSING', `no credential; this endpoint accepts: ${names}`);
   }
 
   #open({ method, handshake }: Way, shown: Shown): Auth | Promise<Auth> | undefined {

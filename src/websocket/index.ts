@@ -40,7 +40,8 @@ export function acceptUpgrades<S extends Socket>(
   if (credentials?.includes('subprotocol') && !wss.listeners('headers').includes(selectTokenProtocol)) {
     wss.on('headers', selectTokenProtocol);
   }
-  return addEndpoint(server, { path, upgrade: new Door(wss, waa, options).knock, unclaimedTimeout });
+  const logUnknownPath = waa.isDevelopment ? (message: string) => waa.log('warn', 'refused', message) : undefined;
+  return addEndpoint(server, { path, upgrade: new Door(wss, waa, options).knock, unclaimedTimeout, logUnknownPath });
 }
 
 /**

@@ -12,6 +12,8 @@ interface Waiting {
   readonly listeners: OtherListeners;
   /** Time of `performance.now()` at which it is rejected: milliseconds. */
   readonly due: number;
+  /** Called before it is rejected. */
+  readonly onReject: () => void;
 }
 
 const waiting = new Map<Duplex, Waiting>();
@@ -58,18 +60,22 @@ export class OtherListeners {
    * FIN, unless one of them answers before. One timer serves all sockets.
    *
    * @param timeout seconds.
+   * @param onReject called before the 404.
    */
-  leaveToThem(socket: Duplex, timeout: number): void {
+  leaveToThem(socket: Duplex, timeout: number, onReject: () => void): void {
+    waiting.set(socket, { listeners: this, due: performance.now() + timeout * 1000, onReject });
     if (socket.destroyed || socket.readableEnded) return this.reject(socket);
-    waiting.set(socket, { listeners: this, due: performance.now() + timeout * 1000 });
     socket.once('end', rejectSocket).once('close', forgetSocket);
     timer ??= setInterval(sweep, SWEEP_EVERY).unref();
     if (waiting.size > MAX_WAITING) rejectOldest();
   }
 
   reject(socket: Duplex): void {
+    const { onReject } = waiting.get(socket) ?? {};
     forget(socket);
-    if (!this.haveAnswered(socket)) refuseNotFound(socket);
+    if (this.haveAnswered(socket)) return;
+    onReject?.();
+    refuseNotFound(socket);
   }
 }
 

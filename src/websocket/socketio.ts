@@ -407,7 +407,8 @@ class Connections {
 
   async #readTicket({ conn, handshake }: Socket): Promise<Known> {
     const { ticket } = handshake.auth;
-    const auth = await this.#gate.decideMessage(typeof ticket === 'string' ? ticket : '', conn.request);
+    const shown = typeof ticket === 'string' ? ticket : Promise.reject(noTicket());
+    const auth = await this.#gate.decideMessage(shown, conn.request);
     const known = letIn(auth);
     this.#keep(conn, known);
     this.#known.set(conn.request, known);
@@ -462,6 +463,13 @@ function onlyAsking(exists: (name: string) => boolean, refuse: () => void): (pac
     const asked = typeof data === 'string' && data.length <= MOST.length && /^0(\/[^,]*)?/.exec(data);
     if (!asked || !exists(asked[1] ?? '/') || count > MOST.namespaces) refuse();
   };
+}
+
+function noTicket(): SessionError {
+  return new SessionError(
+    'ERR_TOKEN_INVALID',
+    'no credential; this endpoint accepts: firstMessage (a ticket as auth.ticket of the client)',
+  );
 }
 
 function notAsking(): SessionError {

@@ -163,7 +163,7 @@ export class WLS {
   respond(request: AuthRequest | string, overrides: Partial<AuthResponse> = {}): string {
     if (!passes(isRequest, request)) {
       throw new TypeError(
-        `respond() takes the address that the application redirects to (the Location of its answer), or a request with a url; here it is ${kindOf(request)}`,
+        `respond() takes the address that the application redirects to (the Location of its answer), or a request with a url; here it is ${kindOf(request)}${request === undefined ? '. The application redirects only requests with Accept: text/html' : ''}`,
       );
     }
     checkOptions('a response', overrides, fieldRules, 'field');

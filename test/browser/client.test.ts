@@ -11,18 +11,9 @@ import { MemoryStore } from '../../src/session/memory.js';
 import type { Auth } from '../../src/session/session.js';
 import { createWAA, type WAA } from '../../src/waa.js';
 import { acceptUpgrades } from '../../src/websocket/index.js';
-import {
-  type Application,
-  clientScript,
-  findQuickChromium,
-  inFresh,
-  type Routes,
-  runApplication,
-  stop,
-} from './helpers.js';
+import { installedBrowsers } from './browsers.js';
+import { type Application, clientScript, inFresh, type Routes, runApplication, stop } from './helpers.js';
 import { type Domain, sessionCookie, startDomain } from './https.js';
-
-const executablePath = findQuickChromium() as string;
 
 const origin = 'https://chat.cam.ac.uk';
 const here = `${origin}/page?a=b#c`;
@@ -163,7 +154,9 @@ function serve(socket: WebSocket, principal: string | undefined): void {
   });
 }
 
-describe.skipIf(executablePath === undefined)('the client, in Chromium', () => {
+describe.each(installedBrowsers(true))('the client, in $name', ({ name, executablePath }) => {
+  /** Defines a test of what the client does over time, which no browser changes: one browser is enough. */
+  const inChromium = name === 'Chromium' ? it : it.skip;
   let domain: Domain;
   let site: Site;
   /** Who waits for the silent one. */
@@ -209,7 +202,7 @@ describe.skipIf(executablePath === undefined)('the client, in Chromium', () => {
         await reach(page, { state: 'open', protocol: 'chat.example' });
         expect(await states(page)).toEqual(['connecting', 'open']);
         expect(await page.evaluate(`connection.send('hello') && connection.send(new Blob(['bytes']))`)).toBe(true);
-        await expect.poll(() => heard(page)).toEqual(['for test0001', 'a wish', 'hello', 'bytes']);
+        await expect.poll(() => heard(page), { timeout: 10_000 }).toEqual(['for test0001', 'a wish', 'hello', 'bytes']);
         expect(await page.evaluate('heard[3] instanceof ArrayBuffer')).toBe(true);
 
         const tickets = await ticketsOf(page);
@@ -250,28 +243,30 @@ describe.skipIf(executablePath === undefined)('the client, in Chromium', () => {
     );
   });
 
-  it.each(['cookie', 'query'])('comes back, with what is fresh, when the server is started again: %s', (credential) =>
-    visit(
-      async (page) => {
-        await page.evaluate(keepTickets);
-        await start(page, `/${credential}`, { credential });
-        await reach(page, { state: 'open' });
-        await page.clock.runFor(5000);
-        await site.stop();
-        await reach(page, { state: 'down', retryIn: 1000 });
-        await page.clock.runFor(1000);
-        await reach(page, { state: 'down', retryIn: 2000 });
-        await site.start();
-        await page.clock.runFor(2000);
-        await reach(page, { state: 'open' });
-        await expect.poll(() => heard(page)).toEqual(['for test0001', 'for test0001']);
-        expect(await states(page)).toEqual('connecting open down connecting down connecting open'.split(' '));
-        // By cookie, one: to see that there is still a session.
-        const count = credential === 'cookie' ? 1 : 2;
-        expect([site.tickets, new Set(await ticketsOf(page)).size]).toEqual([count, count]);
-      },
-      [/ERR_CONNECTION_REFUSED/],
-    )(),
+  inChromium.each(['cookie', 'query'])(
+    'comes back, with what is fresh, when the server is started again: %s',
+    (credential) =>
+      visit(
+        async (page) => {
+          await page.evaluate(keepTickets);
+          await start(page, `/${credential}`, { credential });
+          await reach(page, { state: 'open' });
+          await page.clock.runFor(5000);
+          await site.stop();
+          await reach(page, { state: 'down', retryIn: 1000 });
+          await page.clock.runFor(1000);
+          await reach(page, { state: 'down', retryIn: 2000 });
+          await site.start();
+          await page.clock.runFor(2000);
+          await reach(page, { state: 'open' });
+          await expect.poll(() => heard(page)).toEqual(['for test0001', 'for test0001']);
+          expect(await states(page)).toEqual('connecting open down connecting down connecting open'.split(' '));
+          // By cookie, one: to see that there is still a session.
+          const count = credential === 'cookie' ? 1 : 2;
+          expect([site.tickets, new Set(await ticketsOf(page)).size]).toEqual([count, count]);
+        },
+        [/ERR_CONNECTION_REFUSED/],
+      )(),
   );
 
   it.each(['cookie', 'query'])(
@@ -297,7 +292,7 @@ describe.skipIf(executablePath === undefined)('the client, in Chromium', () => {
       })(),
   );
 
-  it(
+  inChromium(
     'learns that nobody is logged in from a handshake that fails, and opens once somebody is',
     visit(
       async (page, context) => {
@@ -314,7 +309,7 @@ describe.skipIf(executablePath === undefined)('the client, in Chromium', () => {
     ),
   );
 
-  it(
+  inChromium(
     'guesses that it is refused, where three handshakes have failed without a word, and goes on',
     visit(
       async (page) => {
@@ -341,7 +336,7 @@ describe.skipIf(executablePath === undefined)('the client, in Chromium', () => {
     ),
   );
 
-  it(
+  inChromium(
     'waits twice as long after each failure, up to half a minute, and as the dice fall',
     visit(
       async (page) => {
@@ -369,7 +364,7 @@ describe.skipIf(executablePath === undefined)('the client, in Chromium', () => {
     ),
   );
 
-  it(
+  inChromium(
     'does not begin anew with the shortest wait before a socket has stayed open for five seconds',
     visit(async (page) => {
       await start(page, '/cookie');
@@ -387,7 +382,7 @@ describe.skipIf(executablePath === undefined)('the client, in Chromium', () => {
     }),
   );
 
-  it(
+  inChromium(
     'is down by what may pass, and closed by what the application means',
     visit(async (page) => {
       await start(page, '/cookie');
@@ -407,7 +402,7 @@ describe.skipIf(executablePath === undefined)('the client, in Chromium', () => {
     }),
   );
 
-  it(
+  inChromium(
     'tries at once when the network is back',
     visit(
       async (page, context) => {
@@ -429,7 +424,7 @@ describe.skipIf(executablePath === undefined)('the client, in Chromium', () => {
     ),
   );
 
-  it(
+  inChromium(
     'asks at once whether somebody is logged in where it was told so instead of being let in, and again only later',
     visit(
       async (page, context) => {
@@ -446,7 +441,7 @@ describe.skipIf(executablePath === undefined)('the client, in Chromium', () => {
     ),
   );
 
-  it(
+  inChromium(
     'goes on with the session of another login in the same browser, though there may be no ticket',
     visit(
       async (page, context) => {
@@ -472,7 +467,7 @@ describe.skipIf(executablePath === undefined)('the client, in Chromium', () => {
     ),
   );
 
-  it(
+  inChromium(
     'gives up on what never answers',
     visit(async (page) => {
       for (const [url, options] of [
@@ -492,7 +487,7 @@ describe.skipIf(executablePath === undefined)('the client, in Chromium', () => {
     }),
   );
 
-  it(
+  inChromium(
     'leaves nothing behind when it is closed, whatever it was at',
     visit(async (page) => {
       const [connecting, closed] = [{ state: 'connecting' }, { state: 'closed', code: 1000, reason: '' }];
@@ -528,7 +523,7 @@ describe.skipIf(executablePath === undefined)('the client, in Chromium', () => {
     }),
   );
 
-  it(
+  inChromium(
     'is not disturbed by what a page throws',
     visit(
       async (page) => {
@@ -548,7 +543,7 @@ describe.skipIf(executablePath === undefined)('the client, in Chromium', () => {
     ),
   );
 
-  it(
+  inChromium(
     'understands what a ticket route answers',
     visit(
       async (page) => {
@@ -604,7 +599,7 @@ describe.skipIf(executablePath === undefined)('the client, in Chromium', () => {
     ),
   );
 
-  it(
+  inChromium(
     'says at once that it cannot open what is no socket',
     visit(async (page) => {
       for (const [url, options] of [
@@ -638,7 +633,7 @@ function heard(page: Page): Promise<readonly string[]> {
 
 /** Waits until the client says that. */
 async function reach(page: Page, status: object): Promise<object> {
-  await expect.poll(async () => (await said(page)).at(-1)).toMatchObject(status);
+  await expect.poll(async () => (await said(page)).at(-1), { timeout: 10_000 }).toMatchObject(status);
   return (await said(page)).at(-1) as object;
 }
 

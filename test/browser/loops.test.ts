@@ -212,7 +212,7 @@ describe.skipIf(executablePath === undefined)('[login 5] no loop, whatever is mi
         await expectPage(page, {
           code: 'ERR_PARAMS_MISMATCH',
           heading: 'You could not be logged in',
-          says: 'The response belongs to no login that this browser began here',
+          says: 'The response answers no login that was started here: no secret of this process opens its state',
         });
         expect(login.visits.length).toBe(1);
       });
