@@ -1,7 +1,6 @@
 import { once } from 'node:events';
 import { createServer } from 'node:http';
 import { type AddressInfo, connect, createServer as createTcpServer, type Socket } from 'node:net';
-import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import express from 'express';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
@@ -9,7 +8,6 @@ import { errorTable, SessionError, WebauthError } from '../src/errors.js';
 import { webauth } from '../src/express/index.js';
 import * as here from '../src/index.js';
 import { wlsKey } from './helpers.js';
-import { root } from './processes.js';
 import { Browser, clock, Site, secret, wls } from './site.js';
 
 type Package = typeof here;
@@ -217,24 +215,6 @@ describe('a forged brand', () => {
     expect(waa.openSession(cookie as string).principal).toBe('test0001');
     await waa.close();
   });
-});
-
-describe('TicketError', () => {
-  it('recognizes an instance of another copy of the client, and no look-alike', async () => {
-    const one = await loadClient();
-    vi.resetModules();
-    const other = await loadClient();
-    expect(one.TicketError).not.toBe(other.TicketError);
-    expect(new one.TicketError('a message')).toBeInstanceOf(other.TicketError);
-    expect(new Error('a message')).not.toBeInstanceOf(one.TicketError);
-    class OwnError extends one.TicketError {}
-    expect(new other.TicketError('a message')).not.toBeInstanceOf(OwnError);
-  });
-
-  /** Not by a name that the compiler reads: the client is written for browsers. */
-  function loadClient(): Promise<{ TicketError: new (message: string) => Error }> {
-    return import(join(root, 'src/client/index.ts'));
-  }
 });
 
 /** Both ends of a connection. */

@@ -74,18 +74,6 @@ export interface Connection {
 
 /** The ticket could not be had. */
 export class TicketError extends Error {
-  static {
-    // Another copy of this module, in a second bundle of the page, recognizes it too.
-    const brand = Symbol.for('ucam-webauth.TicketError');
-    Object.defineProperty(TicketError.prototype, brand, { value: true });
-    Object.defineProperty(TicketError, Symbol.hasInstance, {
-      value(this: object, value: unknown): boolean {
-        if (this !== TicketError) return Function.prototype[Symbol.hasInstance].call(this, value);
-        return typeof value === 'object' && value !== null && brand in value;
-      },
-    });
-  }
-
   override readonly name = 'TicketError';
   /** The status of the answer; 0 where there was none. */
   readonly status: number;
