@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
@@ -5,7 +6,10 @@ import type { Config } from '../src/config.js';
 import { logToConsole } from '../src/console-log.js';
 import { createWAA } from '../src/waa.js';
 import { root } from './processes.js';
-import { clock, secret, wls } from './site.js';
+import { clock, wls } from './site.js';
+
+// Production rejects the repetitive secret of the other tests.
+const secret = randomBytes(32).toString('hex');
 
 let lines: string[];
 beforeEach(() => {
