@@ -239,7 +239,21 @@ export function isElementRead({ method, headers }: IncomingMessage): boolean {
   if (method !== 'GET') return false;
   const { 'sec-fetch-dest': destination = 'empty', 'sec-fetch-mode': mode = 'cors' } = headers;
   if (destination !== 'empty' || (mode !== 'cors' && mode !== 'same-origin')) return true;
-  return isPrefetch(headers);
+  return isPrefetch(headers) || isPassedThrough(headers);
+}
+
+/**
+ * Whether a service worker of Firefox passes a navigation through. Firefox declares it as a `fetch()` of the worker, with
+ * the mode `same-origin`, but keeps the header `Upgrade-Insecure-Requests`, which browsers send with navigations only.
+ */
+function isPassedThrough(headers: IncomingHttpHeaders): boolean {
+  return headers['sec-fetch-mode'] === 'same-origin' && headers['upgrade-insecure-requests'] === '1';
+}
+
+/** Whether the browser declares a navigation that a login can begin with, once a service worker passed it through. */
+function isPassedPage(headers: IncomingHttpHeaders): boolean {
+  const { 'sec-fetch-site': site, 'sec-fetch-dest': destination } = headers;
+  return isPassedThrough(headers) && site === 'same-origin' && destination === 'empty' && acceptsHtml(headers.accept);
 }
 
 /** Whether the browser declares a prefetch. Before Sec-Purpose, Firefox sent X-Moz, and Chromium and Safari Purpose. */
@@ -333,6 +347,7 @@ export function purposeOf({ headers }: IncomingMessage): 'window' | 'frame' | 'p
   const mode = headers['sec-fetch-mode'];
   // Every browser that sends the one sends the other; fetch() of Node sends the mode alone, and is no page's doing.
   if (mode === undefined || headers['sec-fetch-site'] === undefined) return 'window';
+  if (isPassedPage(headers)) return 'window';
   if (mode !== 'navigate') return 'part';
   // A service worker that passes a navigation through sends `empty`.
   const destination = String(headers['sec-fetch-dest'] ?? 'document');
@@ -347,7 +362,7 @@ export function purposeOf({ headers }: IncomingMessage): 'window' | 'frame' | 'p
  */
 export function wantsPage({ headers }: IncomingMessage): boolean {
   const mode = headers['sec-fetch-mode'];
-  if (mode !== undefined) return mode === 'navigate';
+  if (mode !== undefined) return mode === 'navigate' || isPassedPage(headers);
   return acceptsHtml(headers.accept) && !isScripted(headers['x-requested-with']);
 }
 

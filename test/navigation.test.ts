@@ -10,10 +10,19 @@ const fetched = (mode: string, destination: string): Sent => ({
   'sec-fetch-site': 'same-site',
 });
 
+/** Navigation that a service worker of Firefox passes through. */
+const passedThrough: Sent = {
+  ...fetched('same-origin', 'empty'),
+  'sec-fetch-site': 'same-origin',
+  'upgrade-insecure-requests': '1',
+  accept: 'text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8',
+};
+
 const windows: [name: string, sent: Sent][] = [
   ['none of the headers', {}],
   ['a navigation', fetched('navigate', 'document')],
   ['a service worker', fetched('navigate', 'empty')],
+  ['a service worker of Firefox', passedThrough],
   ['a mode and no destination', { 'sec-fetch-mode': 'navigate', 'sec-fetch-site': 'none' }],
   ['a destination and no mode', { 'sec-fetch-dest': 'iframe' }],
   ['another purpose', { 'sec-purpose': 'something-new', purpose: 'x-prefetcher' }],
@@ -29,6 +38,10 @@ const parts: Sent[] = [
   fetched('no-cors', 'script'),
   fetched('cors', 'empty'),
   fetched('same-origin', 'empty'),
+  { ...passedThrough, 'upgrade-insecure-requests': '0' },
+  { ...passedThrough, 'sec-fetch-mode': 'cors' },
+  { ...passedThrough, 'sec-fetch-site': 'same-site' },
+  { ...passedThrough, accept: '*/*' },
   fetched('websocket', 'empty'),
   fetched('no-cors', 'document'),
   fetched('navigate', 'image'),
@@ -43,6 +56,7 @@ const prefetches: Sent[] = [
   { 'sec-purpose': 'Prefetch' },
   { purpose: 'prefetch' },
   { purpose: 'prefetch', ...fetched('navigate', 'iframe') },
+  { 'x-moz': 'prefetch', ...passedThrough },
 ];
 
 describe.each(frameworks)('%s: a login', (_, framework) => {

@@ -21,6 +21,10 @@ const elements: [string, Record<string, string>][] = [
   ['a frame', { 'sec-fetch-mode': 'navigate', 'sec-fetch-dest': 'iframe' }],
   ['a link', { 'sec-fetch-mode': 'navigate', 'sec-fetch-dest': 'document' }],
   ['a navigation through a service worker', { 'sec-fetch-mode': 'navigate', 'sec-fetch-dest': 'empty' }],
+  [
+    'a navigation through a service worker of Firefox',
+    { 'sec-fetch-mode': 'same-origin', 'upgrade-insecure-requests': '1', accept: 'text/html,*/*;q=0.8' },
+  ],
   ['a prefetch', { 'sec-fetch-mode': 'no-cors', 'sec-purpose': 'prefetch' }],
   ['a prefetch with crossorigin', { 'sec-purpose': 'prefetch' }],
   ['a prefetch of an older Firefox', { 'x-moz': 'prefetch' }],

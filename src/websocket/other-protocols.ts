@@ -59,6 +59,16 @@ export function serveWithoutUpgrade(server: EventEmitter, request: IncomingMessa
   server.emit('request', request, response);
 }
 
+/**
+ * Whether another upgrade listener, such as that of `acceptUpgrades`, serves a request for another protocol or has ended
+ * its connection. Resolves after all listeners have received the request.
+ */
+export async function isServedElsewhere(request: IncomingMessage): Promise<boolean> {
+  const { socket } = request;
+  await new Promise(setImmediate);
+  return socket.writableEnded || responseOn(socket)?.req === request;
+}
+
 /** Returns the response that the connection carries: to an earlier request (pipelining), or to this one. */
 export function responseOn(socket: Duplex): ServerResponse | undefined {
   // Private in Node, which removes a response from there when it was sent.

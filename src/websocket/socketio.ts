@@ -11,6 +11,7 @@ import type { TakeTicket } from './credentials.js';
 import type { ConnectionOptions } from './door.js';
 import { Gate, type Taken, tooLate } from './gate.js';
 import { Pending, tooMany } from './limits.js';
+import { isServedElsewhere, offersWebSocket } from './other-protocols.js';
 import { cutOff, ignore, refuseRequest, refuseUpgrade, type Socket as Wire } from './refusal.js';
 import { checkReach, checkUse, connectionRules } from './rules.js';
 import { Sockets, wentAway } from './sockets.js';
@@ -250,6 +251,7 @@ class Connections {
     const isUpgrade = !('headersSent' in response);
     // Nobody else listens yet, and it may break meanwhile.
     if (isUpgrade) request.socket.on('error', ignore);
+    if (isUpgrade && !offersWebSocket(request) && (await isServedElsewhere(request))) return;
     try {
       await this.#decide(request, isUpgrade, open);
     } catch (error) {

@@ -1,0 +1,48 @@
+import { connect } from 'node:net';
+import { describe, expect, it, vi } from 'vitest';
+import { WebSocketServer } from 'ws';
+import { acceptUpgrades } from '../src/websocket/index.js';
+import { acceptConnections } from '../src/websocket/socketio.js';
+import { socketIOSite } from './socketio-site.js';
+import { readAll } from './upgrade-application.js';
+
+describe('acceptConnections(): a request that offers h2c', () => {
+  const site = socketIOSite();
+
+  /** Sends an ordinary request of Socket.IO that also offers HTTP/2. */
+  async function offer(query: string, cookie: string): Promise<string> {
+    const { port } = new URL(site.origin);
+    const socket = connect(Number(port), '127.0.0.1').on('error', () => {});
+    const lines = [
+      `GET /socket.io/?EIO=4&${query} HTTP/1.1`,
+      'Host: localhost',
+      'Connection: Upgrade, HTTP2-Settings',
+      'Upgrade: h2c',
+      `Origin: ${site.origin}`,
+      `Cookie: webauth-session=${cookie}`,
+    ];
+    socket.write(`${lines.join('\r\n')}\r\n\r\n`);
+    return readAll(socket);
+  }
+
+  it.each(['before', 'after'])('is served once where acceptUpgrades() listens %s Socket.IO', async (order) => {
+    const engines = site.server.listeners('upgrade') as ((...given: unknown[]) => void)[];
+    if (order === 'before') site.server.removeAllListeners('upgrade');
+    acceptUpgrades(site.server, new WebSocketServer({ noServer: true }), site.waa, { path: '/live' });
+    if (order === 'before') for (const engine of engines) site.server.on('upgrade', engine);
+    acceptConnections(site.io, site.waa);
+    const connected = vi.fn();
+    site.io.engine.on('connection', connected);
+    const text = await offer('transport=polling', await site.logIn());
+    expect(text.match(/HTTP\/1\.1 \d+/g)).toEqual(['HTTP/1.1 200']);
+    expect(connected).toHaveBeenCalledTimes(1);
+    expect(site.events.filter(({ event }) => event === 'refused')).toEqual([]);
+  });
+
+  it('is rejected once where Socket.IO listens alone', async () => {
+    acceptConnections(site.io, site.waa);
+    const text = await offer('transport=polling', await site.logIn());
+    expect(text.match(/HTTP\/1\.1 \d+/g)).toEqual([expect.stringMatching(/ 4\d\d$/)]);
+    expect(site.io.engine.clientsCount).toBe(0);
+  });
+});
