@@ -6,6 +6,7 @@ import { afterEach, describe, expect, it, vi } from 'vitest';
 import { WebSocket, WebSocketServer } from 'ws';
 import { AuthorisationError, WebauthError } from '../src/errors.js';
 import { MemoryStore } from '../src/session/memory.js';
+import { newSecret } from '../src/session/secret.js';
 import type { Auth } from '../src/session/session.js';
 import type { Subscriber } from '../src/session/store.js';
 import { acceptUpgrades, authenticateUpgrade } from '../src/websocket/index.js';
@@ -661,6 +662,9 @@ describe('renew', () => {
   });
 });
 
+/** Random, unlike that of the other tests: in production a secret that repeats a few bytes is rejected. */
+const productionSecret = newSecret();
+
 describe('connections that are not encrypted', () => {
   const { NODE_ENV } = process.env;
   afterEach(() => {
@@ -682,6 +686,7 @@ describe('connections that are not encrypted', () => {
     const baseUrl = 'https://app.cam.ac.uk';
     const waa = site.makeWAA({
       baseUrl,
+      secret: productionSecret,
       wls: { ...wls.profile, authUrl: 'https://login.cam.ac.uk/', logoutUrl: 'https://login.cam.ac.uk/' },
     });
     const { location, nonce } = waa.startLogin('/');
@@ -703,6 +708,7 @@ describe('connections that are not encrypted', () => {
     process.env['NODE_ENV'] = 'production';
     const waa = site.makeWAA({
       baseUrl: 'https://app.cam.ac.uk',
+      secret: productionSecret,
       wls: { ...wls.profile, authUrl: 'https://login.cam.ac.uk/', logoutUrl: 'https://login.cam.ac.uk/' },
     });
     const error = await authenticateUpgrade(waa, request, { origins: ['http://page.example.org'] }).catch((e) => e);

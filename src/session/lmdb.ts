@@ -13,7 +13,7 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { open, type RootDatabase } from 'lmdb';
 import { checkOptions, clock, isText, type Rules, restriction } from '../options.js';
@@ -75,6 +75,9 @@ export class LmdbStore implements Store {
   #seen = 0;
   /** How many subscribers have not learnt yet what there was before. */
   #learning = 0;
+  /** How many subscribers have not caught up with a new generation yet, and since when (`performance.now()`). */
+  #behind = 0;
+  #behindSince = 0;
   readonly #checking = new Pace(CHECK_READERS_EVERY);
   readonly #inode: number;
   readonly #progress: ProgressFile;
@@ -100,7 +103,7 @@ export class LmdbStore implements Store {
       this.#inode = inodeOf(this.#path);
       this.#generation = this.#db.get('mark');
     } catch (error) {
-      throw this.#failure(error, 'cannot be opened');
+      throw this.#failure(error, 'cannot be opened', adviceOn(error));
     }
   }
 
@@ -185,7 +188,9 @@ export class LmdbStore implements Store {
     if (this.#moved) return Number.POSITIVE_INFINITY;
     try {
       this.#read(() => this.#tell());
-      return this.#learning === 0 ? 0 : Number.POSITIVE_INFINITY;
+      if (this.#learning > 0) return Number.POSITIVE_INFINITY;
+      // Within the moment that this takes, subscribers go on with what they know: no request fails for it.
+      return this.#behind === 0 ? 0 : performance.now() - this.#behindSince;
     } catch {
       return Number.POSITIVE_INFINITY;
     }
@@ -332,11 +337,12 @@ export class LmdbStore implements Store {
     const generation = this.#db.get('mark');
     if (generation === this.#generation) return;
     this.#generation = generation;
+    if (this.#behind === 0) this.#behindSince = performance.now();
     for (const { subscriber } of this.#subscriptions) {
-      this.#learning += 1;
+      this.#behind += 1;
       this.#teach(subscriber).then(
         () => {
-          this.#learning -= 1;
+          this.#behind -= 1;
         },
         // The store was closed: its lag is infinite in any case.
         () => {},
@@ -361,8 +367,8 @@ export class LmdbStore implements Store {
     }
   }
 
-  #failure(cause: unknown, what = 'failed'): Error {
-    return new Error(`the store in ${this.#path} ${what}: ${(cause as Error).message}`, { cause });
+  #failure(cause: unknown, what = 'failed', advice = ''): Error {
+    return new Error(`the store in ${this.#path} ${what}: ${(cause as Error).message}${advice}`, { cause });
   }
 }
 
@@ -382,7 +388,7 @@ function openFiles(path: string, progress: ProgressFile): RootDatabase {
   const mode = 0o600;
   // Judged before it is made, too: the folder must not be made through a link of another user.
   checkSafe(findUnsafeParent(path));
-  mkdirSync(path, { recursive: true, mode: 0o700 });
+  makeFolder(path);
   checkSafe(findUnsafeFolder(path));
   const files = ['data.mdb', 'lock.mdb'].map((name) => join(path, name));
   for (const file of [...files, ...progress.paths()]) checkSafe(findUnsafeFile(file));
@@ -394,6 +400,51 @@ function openFiles(path: string, progress: ProgressFile): RootDatabase {
   const changes = db.transactionSync(() => recognize(db, path, progress));
   progress.record(changes);
   return db;
+}
+
+/**
+ * Makes a folder and its parents. The recursive `mkdirSync` of Node never returns where the system says of a folder that
+ * exists that nothing can be made in it since it does not exist, as below /proc.
+ */
+function makeFolder(path: string): void {
+  if (isFolder(path)) return;
+  try {
+    mkdirSync(path, { mode: 0o700 });
+  } catch (error) {
+    // Another process has made it meanwhile.
+    if (isFolder(path)) return;
+    const parent = dirname(path);
+    if (codeOf(error) !== 'ENOENT' || existsSync(parent)) throw error;
+    makeFolder(parent);
+    makeFolder(path);
+  }
+}
+
+function isFolder(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
+}
+
+/** What to do about an error of the system, to follow its message. */
+const advice: { readonly [code: string]: string } = {
+  EEXIST: 'it is a file, or a link that leads nowhere. Give the path of a folder',
+  ENOTDIR: 'a part of the path is a file. Give the path of a folder',
+  ENOENT: 'no folder can be made there. Give the path of a folder on a local disk',
+  EACCES: 'the user of this process lacks a permission. Run it as a user who may write there, or give another path',
+  EPERM: 'the user of this process lacks a permission. Run it as a user who may write there, or give another path',
+  EROFS: 'the file system is read-only. Mount it for writing, or give another path',
+  ELOOP: 'its symbolic links lead in a circle. Give the path of a folder',
+  ENAMETOOLONG: 'the path is too long. Give a shorter one',
+  ERR_ACCESS_DENIED:
+    'allow the folder to Node by --allow-fs-read and --allow-fs-write, and the package lmdb by --allow-addons',
+};
+
+function adviceOn(error: unknown): string {
+  const known = advice[String(codeOf(error))];
+  return known === undefined ? '' : `: ${known}`;
+}
+
+function codeOf(error: unknown): unknown {
+  return (error as NodeJS.ErrnoException).code;
 }
 
 /** Identity of the data file: its inode, and when it was born (milliseconds; 0 where that is not known). */
@@ -463,7 +514,7 @@ class ProgressFile {
       try {
         chmodSync(path, mode);
       } catch (error) {
-        if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+        if (codeOf(error) !== 'ENOENT') throw error;
       }
     }
   }

@@ -1,0 +1,140 @@
+import { chmodSync, chownSync, mkdirSync, mkdtempSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { afterAll, afterEach, describe, expect, it } from 'vitest';
+import type { LogEvent } from '../src/config.js';
+import { LmdbStore } from '../src/session/lmdb.js';
+import { createWAA } from '../src/waa.js';
+import { root, runNode } from './processes.js';
+import { clock, secret, wls } from './site.js';
+
+const isRoot = process.getuid?.() === 0;
+/** An account that is neither root nor the owner of anything here. */
+const stranger = 65534;
+
+const home = mkdtempSync(join(tmpdir(), 'attacks-installing-'));
+afterAll(() => rmSync(home, { recursive: true }));
+let count = 0;
+const newPath = () => join(home, String(++count));
+
+const opened: LmdbStore[] = [];
+function openLmdb(path: string): LmdbStore {
+  const store = new LmdbStore({ path, now: clock.now });
+  opened.push(store);
+  return store;
+}
+afterEach(async () => {
+  await Promise.all(opened.splice(0).map((store) => store.close()));
+});
+
+describe('new LmdbStore()', () => {
+  it('says that the path, or a part of it, is a file, and to give a folder', () => {
+    const file = newPath();
+    writeFileSync(file, '');
+    expect(() => openLmdb(file)).toThrow(/EEXIST: .*: it is a file, or a link that leads nowhere\. Give the path/);
+    for (const below of ['a', 'a/b'])
+      expect(() => openLmdb(join(file, below))).toThrow(/ENOTDIR: .*a part of the path/);
+  });
+
+  it('says that the path is a link that leads nowhere', () => {
+    const link = newPath();
+    symlinkSync(join(home, 'missing'), link);
+    for (const path of [link, join(link, 'store')]) expect(() => openLmdb(path)).toThrow(/link that leads nowhere/);
+  });
+
+  it('says that a name is too long', () => {
+    expect(() => openLmdb(join(home, 'a'.repeat(300)))).toThrow(
+      /ENAMETOOLONG: .*: the path is too long\. Give a shorter/,
+    );
+  });
+
+  // In another process: a call that never returns would block this one.
+  it.runIf(process.platform === 'linux')('fails below /proc, where no folder can be made', async () => {
+    const program = `
+      const { LmdbStore } = await import(process.argv[1]);
+      for (const path of ['/proc/store', '/proc/store/a/b', '/proc/1/store']) {
+        try { new LmdbStore({ path }); } catch (error) { console.log(error.message); }
+      }`;
+    const compiled = pathToFileURL(join(root, 'dist/session/lmdb.js')).href;
+    const { stdout } = await runNode(['--input-type=module', '-e', program, compiled]);
+    expect(
+      stdout.match(/ENOENT: .*: no folder can be made there\. Give the path of a folder on a local disk/g),
+    ).toHaveLength(3);
+  });
+
+  it('makes missing parents, for its own user only', () => {
+    const path = join(newPath(), 'a', 'b');
+    openLmdb(path);
+    for (const folder of [path, join(path, '..'), join(path, '../..')])
+      expect(statSync(folder).mode & 0o777).toBe(0o700);
+  });
+
+  it.runIf(isRoot)('says that the user of the process may not write there', async () => {
+    const path = newPath();
+    chmodSync(home, 0o755);
+    mkdirSync(path, { mode: 0o755 });
+    const closed = newPath();
+    mkdirSync(closed, { mode: 0o700 });
+    chownSync(closed, 0, 0);
+    const program = `
+      const { LmdbStore } = await import(process.argv[1]);
+      process.setgroups([]);
+      process.setgid(${stranger});
+      process.setuid(${stranger});
+      for (const path of process.argv.slice(2)) {
+        try { new LmdbStore({ path }); } catch (error) { console.log(error.message); }
+      }`;
+    const compiled = pathToFileURL(join(root, 'dist/session/lmdb.js')).href;
+    const paths = [join(path, 'a'), join(path, 'a/b'), join(closed, 'a')];
+    const { stdout } = await runNode(['--input-type=module', '-e', program, compiled, ...paths]);
+    expect(
+      stdout.match(/EACCES: .*: the user of this process lacks a permission\. Run it as a user who/g),
+    ).toHaveLength(3);
+  });
+});
+
+describe('LmdbStore.lag()', () => {
+  it('stays small while subscribers catch up with a new generation, and grows while they cannot', async () => {
+    const path = newPath();
+    const store = openLmdb(path);
+    let settle: { readonly done: () => void; readonly failed: (error: Error) => void } | undefined;
+    const missed = (): Promise<void> =>
+      settle === undefined
+        ? Promise.resolve()
+        : new Promise((done, failed) => {
+            settle = { done, failed };
+          });
+    await store.subscribe('x', { changed: () => {}, missed });
+    expect(store.lag()).toBe(0);
+    settle = { done: () => {}, failed: () => {} };
+    await openLmdb(path).invalidate();
+    const first = store.lag();
+    expect(first).toBeLessThan(1000);
+    await expect.poll(() => store.lag()).toBeGreaterThan(first);
+    settle.done();
+    await expect.poll(() => store.lag()).toBe(0);
+  });
+});
+
+describe('createWAA() with LmdbStore', () => {
+  it('rejects no login and logs no error at the moment when the store is invalidated', async () => {
+    const path = newPath();
+    const events: LogEvent[] = [];
+    const log = (event: LogEvent) => void events.push(event);
+    const baseUrl = 'http://localhost:1';
+    const waa = createWAA({ baseUrl, secret, wls: wls.profile, now: clock.now, log, store: openLmdb(path) });
+    await waa.ready;
+    const logIn = () => {
+      const { location, nonce } = waa.startLogin('/');
+      return waa.finishLogin(wls.respond(location), nonce);
+    };
+    const { auth } = await logIn();
+    const revoked = new Promise<{ readonly code: string }>((resolve) => waa.watch(auth, resolve));
+    await openLmdb(path).invalidate();
+    await logIn();
+    expect(await revoked).toMatchObject({ code: 'ERR_SESSION_REVOKED' });
+    expect(events.filter(({ level }) => level === 'error')).toEqual([]);
+    await waa.close();
+  });
+});
