@@ -23,6 +23,7 @@ import {
   valuesOf,
   write,
 } from './handshakes.js';
+import { wls } from './site.js';
 import { frame, socketSite } from './sockets.js';
 
 // Whatever bytes come in: nothing breaks, hangs, leaks or stays, and nobody is let in who has not shown who they are.
@@ -96,6 +97,9 @@ class World {
   static async make(taken: readonly Kind[], options: AcceptOptions, isAsking: boolean): Promise<World> {
     const world = new World(taken, isAsking);
     const asking = { authorise: (_: Auth, request: IncomingMessage) => world.#decide(request) };
+    await site.waa.close();
+    const { principalPattern: _, ...anyPrincipal } = wls.profile;
+    site.waa = site.makeWAA({ wls: anyPrincipal });
     site.accept({ path: '/live', ptags: [], deadline: 0.2, ...options, ...(isAsking && asking) });
     await world.#begin();
     return world;

@@ -33,7 +33,7 @@ export async function fuzzRequests(run: RequestRun): Promise<RequestReport> {
     env: { ...process.env, NODE_ENV: 'test' },
   });
   try {
-    const [sites] = (await once(server, 'message')) as [Site[]];
+    const [sites] = (await Promise.race([once(server, 'message'), endOf(server)])) as [Site[]];
     const driver = new Driver(run, server, sites);
     await driver.drive().catch((error: Error) => driver.report.findings.push(`it cannot go on: ${error.message}`));
     return driver.report;
@@ -54,9 +54,7 @@ class Driver {
   constructor(run: RequestRun, server: ChildProcess, sites: readonly Site[]) {
     this.#run = run;
     this.#server = server;
-    this.#ended = once(server, 'exit').then(([status]) => {
-      throw new Error(`the process of the applications ended with ${status}`);
-    });
+    this.#ended = endOf(server);
     this.#ended.catch(() => {});
     const wls = createWLS({ key: wlsKey.privateKey, now: () => new Date(this.#time) });
     const worlds = sites.map((site) => new World(site, wls));
@@ -128,4 +126,9 @@ class Driver {
     const [report] = (await Promise.race([message, this.#ended])) as [ServerReport];
     return report;
   }
+}
+
+async function endOf(server: ChildProcess): Promise<never> {
+  const [status] = await once(server, 'exit');
+  throw new Error(`the process of the applications ended with ${status}`);
 }

@@ -16,7 +16,9 @@ import { type Order, pages, type ServerReport, type Site } from './site.js';
 
 let time = start.getTime();
 const now = () => new Date(time);
-const { profile } = createWLS({ key: wlsKey.privateKey });
+// With an account that is no CRSid, principals of any form may be required.
+const accounts = [{ principal: 'person-00', ptags: ['current'] }];
+const { profile } = createWLS({ key: wlsKey.privateKey, accounts });
 const problems: string[] = [];
 let reached = 0;
 let watched = 0;
@@ -120,9 +122,6 @@ process.on('warning', (warning) => {
   // Express 4 and 5 parse whatever they are asked for with `url.parse`, which disapproves of some of it.
   if (!('code' in warning && warning.code === 'DEP0170')) problems.push(`a warning: ${warning.stack}`);
 });
-process.on('unhandledRejection', (reason) => problems.push(`a rejection that nobody handled: ${show(reason)}`));
-process.on('uncaughtException', (error) => problems.push(`an exception that nobody caught: ${show(error)}`));
-
 function show(error: unknown): string {
   return (error instanceof Error && error.stack) || String(error);
 }
@@ -163,4 +162,7 @@ sites.push(await serve('Express 4 below a path', express4, below));
 sites.push(
   await serve('Express 5 without https', express, { baseUrl: 'http://localhost:8080/app', cookieName: 'fuzz' }),
 );
+// Only now: what fails before ends the process.
+process.on('unhandledRejection', (reason) => problems.push(`a rejection that nobody handled: ${show(reason)}`));
+process.on('uncaughtException', (error) => problems.push(`an exception that nobody caught: ${show(error)}`));
 process.send?.(sites);
