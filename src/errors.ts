@@ -32,7 +32,7 @@ export const errorTable = {
   ERR_IACT_UNSATISFIED: verification,
   ERR_RESPONSE_REPLAYED: verification,
   ERR_COOKIES_BLOCKED: verification,
-  ERR_PATH_MISMATCH: { ...verification, status: 500, close: 1011 },
+  ERR_PATH_MISMATCH: verification,
 
   ERR_WLS_CANCELLED: status,
   ERR_WLS_NO_ATYPES: status,

@@ -540,10 +540,7 @@ export class WAA {
     const isPath = error.code === 'ERR_PATH_MISMATCH';
     if (isPath && !this.#pathMismatches.isDue(this.#now().getTime())) return;
     const quiet = error instanceof SessionError && error.status === 401 && error.code !== 'ERR_SESSION_INVALID';
-    this.log(level ?? (quiet ? 'debug' : isPath ? 'error' : 'warn'), 'refused', error.message, {
-      ...auth,
-      code: error.code,
-    });
+    this.log(level ?? (quiet ? 'debug' : 'warn'), 'refused', error.message, { ...auth, code: error.code });
   }
 
   /** Reports to `config.log`, or to its default. */

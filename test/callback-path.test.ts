@@ -16,7 +16,7 @@ function misdirections({ events }: Site) {
 }
 
 function expectMisdirected(answer: Answer, arrived: string, callback: string): void {
-  expect(answer.status).toBe(500);
+  expect(answer.status).toBe(400);
   expect(answer.text).toContain('ERR_PATH_MISMATCH');
   const text = answer.text.replaceAll('&#34;', '"');
   expect(text).toContain(`arrived at the path "${arrived}" instead of "${callback}"`);
@@ -55,7 +55,7 @@ describe.each(frameworks)('%s: webauth()', (_, framework) => {
     const browser = new Browser(site.address);
     const answer = await browser.get(path + (await begin(browser)));
     expectMisdirected(answer, path, '/webauth/callback');
-    expect(misdirections(site)).toEqual([{ level: 'error', message: expect.stringContaining(`"${path}"`) }]);
+    expect(misdirections(site)).toEqual([{ level: 'warn', message: expect.stringContaining(`"${path}"`) }]);
     // The page leads to the login that was begun, and not to the address of the error.
     expect(answer.text).toContain('action="/webauth/login?return=%2Fprivate%3Fx%3D1"');
   });
@@ -64,8 +64,8 @@ describe.each(frameworks)('%s: webauth()', (_, framework) => {
     const browser = new Browser(site.address);
     const query = await begin(browser);
     const { status, text } = await browser.fetch(`/callback${query}`);
-    expect([status, JSON.parse(text).error.code]).toEqual([500, 'ERR_PATH_MISMATCH']);
-    expect((await browser.send('HEAD', `/callback${query}`, { accept: 'text/html' })).status).toBe(500);
+    expect([status, JSON.parse(text).error.code]).toEqual([400, 'ERR_PATH_MISMATCH']);
+    expect((await browser.send('HEAD', `/callback${query}`, { accept: 'text/html' })).status).toBe(400);
   });
 
   it('answers so with the failures of the login service, and to a user who is logged in', async () => {
@@ -83,7 +83,7 @@ describe.each(frameworks)('%s: webauth()', (_, framework) => {
     const query = await begin(browser);
     for (const seconds of [0, 30, 29]) {
       clock.pass(seconds);
-      expect((await browser.get(`/callback${query}`)).status).toBe(500);
+      expect((await browser.get(`/callback${query}`)).status).toBe(400);
     }
     expect(misdirections(site)).toHaveLength(1);
     clock.pass(1);

@@ -260,7 +260,7 @@ describe.each(servers)('webauth() on %s', (_, scheme, create) => {
     const browser = new Browser();
     const { location } = await browser.get('/private');
     const answer = await browser.get(`/callback${new URL(answerTo(location)).search}`);
-    expect([answer.status, answer.text.includes('ERR_PATH_MISMATCH')]).toEqual([500, true]);
+    expect([answer.status, answer.text.includes('ERR_PATH_MISMATCH')]).toEqual([400, true]);
   });
 
   const list = ['a=1', 'b=2'];
