@@ -1,11 +1,14 @@
 import { once } from 'node:events';
-import { createServer, type Server } from 'node:http';
+import { createServer, type IncomingMessage, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, onTestFinished } from 'vitest';
+import { WebSocket, WebSocketServer } from 'ws';
 import type { Config } from '../src/config.js';
 import { webauth } from '../src/express/index.js';
 import { MemoryStore } from '../src/session/memory.js';
+import type { Auth } from '../src/session/session.js';
 import { createWAA, type WAA } from '../src/waa.js';
+import { acceptUpgrades, type SocketFrame, socketFrame } from '../src/websocket/index.js';
 import { Browser, clock, secret, wls } from './site.js';
 
 const started: { readonly server: Server; readonly waa: WAA }[] = [];
@@ -181,6 +184,118 @@ describe('takeTicket()', () => {
     expect(await status(browser)).toBe(200);
     at(38);
     expect((await site.waa.takeTicket(ticket)).group).not.toBe('');
+  });
+});
+
+/** Two processes that share a store, and a browser whose session the second one serves after 20 seconds. */
+interface Shared {
+  readonly site: Process;
+  readonly browser: Browser;
+  /** The browser, at the second process. */
+  readonly there: Browser;
+}
+
+async function share(): Promise<Shared> {
+  const site = await start({ inactiveTimeout: 25 });
+  const other = await start({ inactiveTimeout: 25 }, site.address);
+  const browser = await logIn(site);
+  const there = new Browser(other.address, site.address);
+  there.plant('webauth-session', browser.cookie('webauth-session'));
+  return { site, browser, there };
+}
+
+describe('renew() of a socket', () => {
+  /** Opens a socket with the session of the browser. @returns the session that the socket has. */
+  async function open({ site, browser }: Shared): Promise<Auth> {
+    const wss = new WebSocketServer({ noServer: true });
+    const stop = acceptUpgrades(started[0]?.server as Server, wss, site.waa, { path: '/live' });
+    const headers = { origin: site.address, cookie: `webauth-session=${browser.cookie('webauth-session')}` };
+    const client = new WebSocket(`${site.address.replace('http', 'ws')}/live`, { headers });
+    onTestFinished(() => {
+      stop();
+      client.terminate();
+    });
+    const [[, request]] = await Promise.all([once(wss, 'connection'), once(client, 'open')]);
+    return (request as IncomingMessage).auth as Auth;
+  }
+
+  it('accepts a ticket that is older than the last use, where that came on another process', async () => {
+    const shared = await share();
+    const auth = await open(shared);
+    at(10);
+    const ticket = await ticketOf(shared.browser);
+    at(20);
+    expect(await status(shared.there)).toBe(200);
+    at(38);
+    await auth.renew?.(ticket);
+    expect(endOf(auth)).toBe(45);
+  });
+
+  it('rejects a ticket of a session that was not used for so long', async () => {
+    const shared = await share();
+    const auth = await open(shared);
+    const ticket = await ticketOf(shared.browser);
+    at(25);
+    await expect(auth.renew?.(ticket)).rejects.toMatchObject({ code: 'ERR_SESSION_IDLE' });
+  });
+});
+
+describe('socketFrame() with inactiveTimeout', () => {
+  const live = 'https://live.cam.ac.uk';
+
+  /** Starts the server of the frame, and posts a ticket to it. */
+  async function serveFrame({
+    site,
+  }: Shared): Promise<{ frame: SocketFrame; spend(ticket: string): Promise<Browser> }> {
+    const frame = socketFrame(site.waa, { origin: live });
+    const server = createServer(frame);
+    await once(server.listen(0, '127.0.0.1'), 'listening');
+    onTestFinished(() => {
+      server.close();
+      server.closeAllConnections();
+    });
+    const visitor = new Browser(`http://127.0.0.1:${(server.address() as AddressInfo).port}`, live);
+    const spend = async (ticket: string) => {
+      await visitor.post('/webauth/frame?cross-site', {}, ticket);
+      return visitor;
+    };
+    return { frame, spend };
+  }
+
+  const name = '__Host-webauth-socket';
+  const read = (frame: SocketFrame, visitor: Browser) =>
+    frame.read({ headers: { cookie: `${name}=${visitor.cookie(name)}` } } as IncomingMessage) as Auth;
+
+  it('accepts a ticket that is older than the last use, where that came on another process', async () => {
+    const shared = await share();
+    const { frame, spend } = await serveFrame(shared);
+    at(10);
+    const ticket = await ticketOf(shared.browser);
+    at(20);
+    expect(await status(shared.there)).toBe(200);
+    at(38);
+    expect(endOf(read(frame, await spend(ticket)))).toBe(45);
+  });
+
+  it('accepts its cookie while the session is in use, and not after', async () => {
+    const shared = await share();
+    const { frame, spend } = await serveFrame(shared);
+    at(10);
+    const visitor = await spend(await ticketOf(shared.browser));
+    at(20);
+    expect(await status(shared.there)).toBe(200);
+    at(38);
+    expect(endOf(read(frame, visitor))).toBe(45);
+    at(45);
+    expect(() => read(frame, visitor)).toThrow(expect.objectContaining({ code: 'ERR_SESSION_IDLE' }));
+  });
+
+  it('gives no cookie for a ticket of a session that was not used for so long', async () => {
+    const shared = await share();
+    const { spend } = await serveFrame(shared);
+    const ticket = await ticketOf(shared.browser);
+    at(25);
+    expect((await spend(ticket)).cookie(name)).toBeUndefined();
   });
 });
 
