@@ -4,6 +4,7 @@ import { WebSocketServer } from 'ws';
 import { acceptUpgrades } from '../src/websocket/index.js';
 import { acceptConnections } from '../src/websocket/socketio.js';
 import { socketIOSite } from './socketio-site.js';
+import { socketSite } from './sockets.js';
 import { readAll } from './upgrade-application.js';
 
 describe('acceptConnections(): a request that offers h2c', () => {
@@ -44,5 +45,18 @@ describe('acceptConnections(): a request that offers h2c', () => {
     const text = await offer('transport=polling', await site.logIn());
     expect(text.match(/HTTP\/1\.1 \d+/g)).toEqual([expect.stringMatching(/ 4\d\d$/)]);
     expect(site.io.engine.clientsCount).toBe(0);
+  });
+});
+
+describe('acceptUpgrades(), for a path without an endpoint', () => {
+  const site = socketSite();
+
+  it.each(['/live%3Fticket=', '/live;ticket=', '/live/'])('logs no ticket that follows %s', async (path) => {
+    site.accept({ path: '/live' });
+    const { cookie } = await site.logIn();
+    const { ticket } = await site.waa.makeTicket(cookie);
+    expect(await site.raw([], undefined, path + ticket)).toContain('404');
+    expect(site.events.at(-1)?.message).toContain(`at "${path}…": no endpoint has that path`);
+    expect(JSON.stringify(site.events)).not.toContain(ticket);
   });
 });

@@ -112,13 +112,18 @@ class UpgradeRouter {
     this.#loggedPaths.add(path);
     const known = endpoints.map((endpoint) => endpoint.path).join(', ');
     log(
-      `404 for a WebSocket handshake at ${JSON.stringify(path.slice(0, 100))}: no endpoint has that path. Endpoints of this server: ${known}.`,
+      `404 for a WebSocket handshake at ${JSON.stringify(withoutSecrets(path).slice(0, 100))}: no endpoint has that path. Endpoints of this server: ${known}.`,
     );
   }
 
   #find(path: string): Endpoint | undefined {
     return [...this.#endpoints].find((endpoint) => endpoint.path === undefined || endpoint.path === path);
   }
+}
+
+/** Replaces runs of letters and digits that may be tickets or tokens: an encoded `?` makes a query part of the path. */
+function withoutSecrets(path: string): string {
+  return path.replace(/[\w.~-]{40,}/g, '…');
 }
 
 /** Returns the response to an earlier request of the connection (pipelining), until it was sent. */

@@ -284,6 +284,22 @@ describe.each(installedBrowsers())('sockets of pages under cam.ac.uk, in $name',
     });
   }
 
+  describe.skipIf(name !== 'Firefox')('a second password in an address', () => {
+    it(
+      'is not sent by Firefox, which sends the first one instead',
+      visit(async (page, session) => {
+        const tickets = [await sockets.give('ticket', session), await sockets.give('ticket', session)];
+        const [first, second] = tickets.map(({ secret }) => secret) as [string, string];
+        expect(await listen(page, withPassword, '/basic/http', first)).toMatchObject({ said: `for ${principal}` });
+        expect(await listen(page, withPassword, '/basic/http', second)).toMatchObject({ code: 1006 });
+        const sent = sockets.arrived.map(({ authorization }) => authorization);
+        const encoded = Buffer.from(`${principal}:${first}`).toString('base64');
+        expect(new Set(sent)).toEqual(new Set([undefined, `Basic ${encoded}`]));
+        expect((await sockets.waa.takeTicket(second)).principal).toBe(principal);
+      }),
+    );
+  });
+
   // Firefox sends the password that it has cached in place of that of the address.
   describe.skipIf(name === 'Firefox')('a password that the browser keeps', () => {
     const plain = '(url) => new WebSocket(url)';
