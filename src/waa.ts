@@ -755,7 +755,9 @@ const returnShape = /^\/(?![/\\])[\x21-\x7e]*$/;
 
 /** Error of a request that a proxy has rewritten on its way. @param what what arrived. */
 export function pathMismatch(what: string, path: string, expected: string): VerificationError {
-  const [found, own] = [path.slice(0, MAX_SHOWN), expected].map((one) => JSON.stringify(one));
+  // A long segment may be a secret of the application's, such as the token of a link.
+  const shown = path.replace(/[^/]{31,}/g, '…').slice(0, MAX_SHOWN);
+  const [found, own] = [shown, expected].map((one) => JSON.stringify(one));
   return new VerificationError(
     'ERR_PATH_MISMATCH',
     `${what} arrived at the path ${found} instead of ${own}. Let every proxy pass paths on unchanged, with the path of baseUrl in front, and give all processes the same baseUrl and callbackPath`,

@@ -234,13 +234,13 @@ export class Browser {
     return new WebSocket(url, { headers: { Cookie: this.cookieHeader, ...headers }, ...this.#trust });
   }
 
-  /** Sends one request, as a browser that navigates does or, where `Accept` is given, as a script of a page does. */
+  /** Sends one request, as a browser that navigates does or, where it accepts no HTML, as a script of a page does. */
   async ask(
     url: string,
     options: { readonly method?: string; readonly headers?: Record<string, string>; readonly body?: string } = {},
   ): Promise<Page> {
     const { method = 'GET', headers = {}, body } = options;
-    const mode = headers['Accept'] === undefined ? 'navigate' : 'cors';
+    const mode = (headers['Accept'] ?? 'text/html').includes('text/html') ? 'navigate' : 'cors';
     const navigation = { Accept: 'text/html,*/*;q=0.8', 'Sec-Fetch-Mode': mode, Cookie: this.cookieHeader };
     const send = url.startsWith('https:') ? tlsRequest : request;
     const page = await new Promise<Page>((resolve, reject) => {

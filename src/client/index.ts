@@ -341,7 +341,7 @@ const rules: { readonly [name in keyof Required<ConnectOptions>]: readonly [(val
 
 /** @throws TypeError with the name of the option. Browsers would take most of these for a text, or for nothing. */
 function checkOptions(options: ConnectOptions): void {
-  check(Object(options) === options, 'options', 'is an object');
+  check(typeof options === 'object' && !!options, 'options', 'is an object');
   for (const name of Object.keys(options)) {
     check(Object.hasOwn(rules, name), name, `is no option of: ${Object.keys(rules).join(', ')}`);
   }
