@@ -1,4 +1,5 @@
-import { connect } from 'node:net';
+import { once } from 'node:events';
+import { connect, type Socket } from 'node:net';
 import { describe, expect, it, vi } from 'vitest';
 import { WebSocketServer } from 'ws';
 import { acceptUpgrades } from '../src/websocket/index.js';
@@ -58,5 +59,28 @@ describe('acceptUpgrades(), for a path without an endpoint', () => {
     expect(await site.raw([], undefined, path + ticket)).toContain('404');
     expect(site.events.at(-1)?.message).toContain(`at "${path}…": no endpoint has that path`);
     expect(JSON.stringify(site.events)).not.toContain(ticket);
+  });
+});
+
+describe('a rejected socket', () => {
+  const site = socketSite();
+
+  it.each([
+    ['a message of 2^63 bytes', 0x82, '8000000000000000'],
+    ['a message of 2^64 - 1 bytes', 0x82, 'ffffffffffffffff'],
+    ['a close frame of 2^63 bytes', 0x88, '8000000000000000'],
+    ['a continuation of 2^63 - 1 bytes', 0x00, '7fffffffffffffff'],
+  ])('is destroyed after a megabyte of %s', async (_, first, length) => {
+    site.accept({ path: '/closing', rejection: 'close' });
+    const connection = once(site.server, 'connection') as Promise<[Socket]>;
+    const header = Buffer.concat([Buffer.from([first, 0xff]), Buffer.from(length, 'hex'), Buffer.alloc(4)]);
+    const more = [header, Buffer.alloc(2_000_000)];
+    const client = site.connect([`Origin: ${site.origin}`], { path: '/closing', more }).resume();
+    const [server] = await connection;
+    // It may be reset, which is an error too.
+    await new Promise((resolve) => client.once('close', resolve));
+    expect(server.destroyed).toBe(true);
+    expect(server.bytesRead).toBeLessThan(1_500_000);
+    expect(site.wss.clients.size).toBe(0);
   });
 });
