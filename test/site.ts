@@ -10,8 +10,7 @@ import { createWAA, type WAA } from '../src/waa.js';
 import { createWLS, type WLS } from '../src/wls/index.js';
 import { wlsKey } from './helpers.js';
 
-/** Made once at random. Production rejects a secret of a few repeated bytes. */
-export const secret: string = '5d1f0c8b3e7a42966f20d4b9c81e57a3920b6e4df17358ac04e9d26b7f8513c0';
+export const secret: string = 'a1'.repeat(32);
 
 /** Everybody's clock: the application's, the login service's and the browsers'. */
 export const clock = {

@@ -28,10 +28,10 @@ import * as client from '/client.js';
 globalThis.client = client;
 globalThis.said = [];
 globalThis.heard = [];
-globalThis.start = (url, options) => {
+globalThis.start = (url, { first, ...options }) => {
   const onStatus = (status) => {
     said.push(status);
-    if (status.state === 'open' && options.first) connection.send(options.first);
+    if (status.state === 'open' && first) connection.send(first);
   };
   const onMessage = (message) => heard.push(message);
   said.length = heard.length = 0;

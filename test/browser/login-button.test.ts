@@ -56,7 +56,7 @@ async function startSite(build: (app: express.Express) => void = () => {}): Prom
   const auth = webauth(waa);
   app.use(({ method, path, headers }, response, next) => {
     if (path === '/webauth/login') begun.push(`${method} ${headers['sec-fetch-user']}`);
-    if (site.loses) response.appendHeader = withoutSession(response.appendHeader);
+    if (site.loses) response.setHeader = withoutSession(response.setHeader);
     next();
   });
   app.use(auth);
@@ -71,11 +71,16 @@ async function startSite(build: (app: express.Express) => void = () => {}): Prom
   return site;
 }
 
-type Append = express.Response['appendHeader'];
+type Set = express.Response['setHeader'];
 
-function withoutSession(append: Append): Append {
+function withoutSession(set: Set): Set {
   return function (this: express.Response, name, value) {
-    return String(value).startsWith('webauth-session=') ? this : append.call(this, name, value);
+    if (!Array.isArray(value)) return set.call(this, name, value);
+    return set.call(
+      this,
+      name,
+      value.filter((line) => !line.startsWith('webauth-session=')),
+    );
   };
 }
 
