@@ -28,7 +28,7 @@ import * as client from '/client.js';
 globalThis.client = client;
 globalThis.said = [];
 globalThis.heard = [];
-globalThis.start = (url, { first, ...options }) => {
+globalThis.start = (url, { first, ...options } = {}) => {
   const onStatus = (status) => {
     said.push(status);
     if (status.state === 'open' && first) connection.send(first);
