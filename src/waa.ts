@@ -164,7 +164,7 @@ export class WAA {
   readonly #requirements: { readonly principals: readonly string[] | undefined; readonly ptags: readonly string[] };
   /**
    * Resolves once the store has been heard, or not for some seconds; until it is, nobody has a session. Rejects with a
-   * TypeError if the store cannot be used as it is configured.
+   * TypeError with the code `ERR_STORE_UNAVAILABLE` if the store cannot be used as it is configured.
    */
   readonly ready: Promise<void>;
   /** API tokens, for programs that act for a person. */
@@ -518,6 +518,11 @@ export class WAA {
   /** @throws SessionError if the session, which was open before, has ended meanwhile. */
   recheck(auth: Auth): void {
     this.#sessions.recheck(auth);
+  }
+
+  /** @throws SessionError (503) if the store has not been reached for `staleAfter`, so that no login can succeed. */
+  checkStore(): void {
+    this.#sessions.checkStore();
   }
 
   /** The path if it is one on this origin of at most 2 KB, else that of the application. */

@@ -173,7 +173,7 @@ describe.skipIf(!findPrograms(['nginx']))('webauth() behind nginx', () => {
   beforeEach(() => clock.reset());
 
   /** @param server lines of nginx's server; `UPSTREAM` stands for the address of the application. */
-  async function start(path: string, server: string, config: Partial<Config> = {}): Promise<Browser> {
+  async function start(path: string, server: string, config: Partial<Config> = {}, ours = routes): Promise<Browser> {
     const [port] = (await freePorts(1)) as [number];
     const origin = `http://127.0.0.1:${port}`;
     const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'];
@@ -197,7 +197,7 @@ describe.skipIf(!findPrograms(['nginx']))('webauth() behind nginx', () => {
     // Killed, it would leave its worker behind.
     onTestFinished(async () => void (await nginx.stop()));
     await nginx.printed(/start worker process /);
-    site.serve(routes, { baseUrl: origin + path, ...config });
+    site.serve(ours, { baseUrl: origin + path, ...config });
     return new Browser(origin);
   }
 
@@ -256,6 +256,28 @@ describe.skipIf(!findPrograms(['nginx']))('webauth() behind nginx', () => {
     expectMisdirected(answer, arrived, `${path}/webauth/login`);
     expect(trail).toHaveLength(1);
     expect(answer.text).toContain(`action="${path}/webauth/login?return=`);
+  });
+
+  it.each([
+    ['strips the path', '/app', 'location /app/ { proxy_pass UPSTREAM/; }', ''],
+    ['strips part of the path', '/a/b', 'location /a/ { proxy_pass UPSTREAM/; }', '/b'],
+    ['adds a path', '', 'location / { proxy_pass UPSTREAM/node/; }', '/node'],
+  ])('logs both paths of a request for a route of ours where nginx %s', async (_, path, server, arrived) => {
+    const browser = await start(path, server, {}, () => {});
+    for (const route of ['login', 'logout', 'cleared']) {
+      expect((await browser.get(`${path}/webauth/${route}`)).status).toBe(404);
+    }
+    const paths = `arrived at the path "${arrived}/webauth/login" instead of "${path}/webauth/login"`;
+    expect(misdirections(site)).toEqual([{ level: 'warn', message: expect.stringContaining(paths) }]);
+  });
+
+  it('logs nothing where the application has a route of its own there, or the path is no route of ours', async () => {
+    const browser = await start('/app', 'location /app/ { proxy_pass UPSTREAM/; }', {}, (app) =>
+      app.get('/webauth/login', (_request, response) => void response.send('theirs')),
+    );
+    expect((await browser.get('/app/webauth/login')).text).toBe('theirs');
+    expect((await browser.get('/app/webauth/signin')).status).toBe(404);
+    expect(misdirections(site)).toEqual([]);
   });
 
   it('ends the login with an error where nginx strips the path of a callbackPath of its own', async () => {

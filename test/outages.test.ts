@@ -47,10 +47,11 @@ async function logIn(principal: string, machine: Machine): Promise<Browser> {
   return browser;
 }
 
-/** Goes to the login service and back. */
+/** Goes to the login service and back, if the application sends the browser there. */
 async function comeBack(principal: string, machine: Machine, browser = new Browser()): Promise<Page> {
-  const { headers } = await machine.ask(browser, '/');
-  const answer = encodeURIComponent(wls.respond(headers.location ?? '', { principal }));
+  const begun = await machine.ask(browser, '/');
+  if (begun.headers.location === undefined) return begun;
+  const answer = encodeURIComponent(wls.respond(begun.headers.location, { principal }));
   return machine.ask(browser, `/webauth/callback?WLS-Response=${answer}`);
 }
 
@@ -158,9 +159,10 @@ describe.skipIf(!findRedis())('without its Redis, an application', () => {
     expect(await socket.closed).toBe(1013);
     const answer = encodeURIComponent(wls.respond(asked.location ?? '', { principal: 'test0006' }));
     const returned = await b.ask(onTheWay, `/webauth/callback?WLS-Response=${answer}`);
-    // Who has no cookie yet finds out on the way back only, and is not sent round again.
-    const newcomer = await comeBack('test0006', b);
+    // A user without a session is told before the login service asks for a password.
+    const newcomer = await b.ask(new Browser(), '/');
     for (const page of [returned, newcomer]) expect([page.status, page.headers.location]).toEqual([503, undefined]);
+    expect(newcomer.body).toContain('action="/webauth/login?return=%2F"');
 
     expectHalfDone(await logOut(late, a));
     expectHalfDone(await logOut(all, b, '?everywhere=yes'));

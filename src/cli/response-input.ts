@@ -24,6 +24,9 @@ export function findResponse(input: string): FoundResponse {
   const text = unquote(trimmed);
   if (text === '') throw malformed('the input is empty: give the response as an argument, or on standard input');
   const { encoded, form } = text.includes(NAME) ? fromAddress(text) : fromText(text);
+  if (!encoded.includes('!')) {
+    throw malformed('there is no login response in the input: a response has 13 or 14 fields, with "!" between them');
+  }
   return { encoded, form: text === trimmed ? form : `${form}, in quotes` };
 }
 

@@ -80,7 +80,10 @@ export class Glue {
     this.#setAuth(request, methods ? this.#visitor(request) : this.#receive(request, response));
     const misdirected = query.includes('WLS-Response') && this.#findMisdirected(request);
     if (misdirected) return this.#fail(misdirected, response, next);
-    if (methods === undefined) return next();
+    if (methods === undefined) {
+      this.#watchRewritten(path, response);
+      return next();
+    }
     const route = Object.hasOwn(methods, request.method ?? '') ? methods[request.method as string] : undefined;
     if (route === undefined) return refuseMethod(response, Object.keys(methods));
     this.#run(route, request, response, next);
@@ -141,6 +144,17 @@ export class Glue {
       if (error instanceof ResponseError) return undefined;
       throw error;
     }
+  }
+
+  /** Reports a request for a route of ours whose path a proxy has changed, if no other handler answers it. */
+  #watchRewritten(path: string, response: ServerResponse): void {
+    const at = path.lastIndexOf(OUR_FOLDER);
+    if (at < 0) return;
+    const route = this.#waa.routes.home + path.slice(at + 1, path.endsWith('/') ? -1 : undefined);
+    if (!this.#routes.has(route)) return;
+    response.once('finish', () => {
+      if (response.statusCode === 404) this.#waa.refused(pathMismatch('a request for a route of ours', path, route));
+    });
   }
 
   /** Of several copies, for several login services, one that knows nobody leaves what another one found. */
@@ -240,6 +254,7 @@ export class Glue {
     const { path, query } = requestTarget(request);
     const moved = path === routes.login && hasPair(query, MOVED);
     if (!isPressed) this.#refuseLoop(need, request);
+    this.#checkStore(need);
     // The cookie of this login has to be set where the login service sends people back to. `moved` ends it there: a
     // proxy may rewrite Host on the way to us. A form's Origin is not rewritten.
     const isHere = hostOf(request) === this.#host || (isPressed && request.headers.origin === origin);
@@ -261,6 +276,16 @@ export class Glue {
     this.#setCookie(response, cookies.login, login.nonce, this.#waa.loginTime);
     if (isPressed && wantsPage(request)) sendDeparture(this.#waa, login.location, response);
     else redirect(response, login.location);
+  }
+
+  /** @throws SessionError if the store cannot be reached, so that users do not type a password for a login that fails. */
+  #checkStore({ returnTo, demands }: Need): void {
+    try {
+      this.#waa.checkStore();
+    } catch (error) {
+      (error as WebauthError).loginUrl = this.#waa.loginUrl(returnTo, demands);
+      throw error;
+    }
   }
 
   /** Error of a redirect to the login route of our own host, where a proxy rewrote its path. */
@@ -316,7 +341,10 @@ export class Glue {
     const visitor = this.#visitor(request);
     if (visitor.auth) this.#keepUp(visitor.auth, request, response);
     const problem = visitor.auth ? demands && this.#waa.unmet(visitor.auth, demands) : visitor.problem;
-    if (problem?.status === 503) throw problem;
+    if (problem?.status === 503) {
+      problem.loginUrl = this.#waa.loginUrl(returnTo, demands);
+      throw problem;
+    }
     if (problem) return this.#redirectToLogin({ returnTo, demands, problem, isPressed }, request, response);
     // Another process, to which the page leads, may think otherwise.
     if (hasPair(requestTarget(request).query, MOVED)) this.#setDone(request, response, {});
@@ -570,6 +598,9 @@ interface Carried {
 function markOf(demands: Demands = {}): string {
   return digest('requirements', formatDemands(demands)).slice(0, 8);
 }
+
+/** Folder of our routes, below the path of `baseUrl`. */
+const OUR_FOLDER = '/webauth/';
 
 /** Says of the login route that the browser was sent there from another name of the host. */
 const MOVED = 'moved=1';

@@ -327,6 +327,11 @@ export class Sessions {
     return this.#live.watch(handle, expires, expiresBecause, onEnd, this.#renewals && onRenew);
   }
 
+  /** @throws SessionError if the store has not been reached for `staleAfter`. */
+  checkStore(): void {
+    this.#live.mark();
+  }
+
   stop(): void {
     this.#closed = true;
     this.#live.stop();
@@ -350,7 +355,7 @@ export class Sessions {
     } catch (error) {
       if (error instanceof TypeError) {
         this.#options.complain(`the store cannot be used: ${error.message}`);
-        throw error;
+        throw Object.assign(error, { code: 'ERR_STORE_UNAVAILABLE' });
       }
       if (this.#closed) return;
       this.#complainAway(error as Error);

@@ -3,7 +3,7 @@ import { type IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { OtherListeners } from './other-listeners.js';
-import { cutOff, refuseBadRequest, refuseOtherProtocol } from './refusal.js';
+import { cutOff, refuseMissingHost, refuseOtherProtocol } from './refusal.js';
 
 /** Whether the `Upgrade` header offers the WebSocket protocol (RFC 6455, 4.2.1). */
 export function offersWebSocket({ headers }: IncomingMessage): boolean {
@@ -35,7 +35,7 @@ export function serveWithoutUpgrade(server: EventEmitter, request: IncomingMessa
   const { requireHostHeader = true, httpAllowHalfOpen } = server as Settings;
   if (hasBody(request) || server.listenerCount('request') === 0) return refuseOtherProtocol(socket);
   if (requireHostHeader && request.httpVersion === '1.1' && request.headers.host === undefined) {
-    return refuseBadRequest(socket);
+    return refuseMissingHost(socket);
   }
   const response = new ServerResponse(request);
   response.shouldKeepAlive = false;

@@ -59,12 +59,18 @@ export function refuseRequest(response: ServerResponse, error: unknown): void {
   sendData(response, status, { error: { code, message } });
 }
 
+/** Answers an upgrade request for a path without an endpoint. */
 export function refuseNotFound(socket: Duplex): void {
-  answer(socket, 'HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n');
+  answerText(socket, ['HTTP/1.1 404 Not Found', 'Connection: close'], 'There is no WebSocket endpoint at this path.\n');
 }
 
-export function refuseBadRequest(socket: Duplex): void {
-  answer(socket, 'HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n');
+/** Rejects a request without a Host header (RFC 9112, 3.2). */
+export function refuseMissingHost(socket: Duplex): void {
+  answerText(
+    socket,
+    ['HTTP/1.1 400 Bad Request', 'Connection: close'],
+    'An HTTP/1.1 request must have a Host header.\n',
+  );
 }
 
 /** Closes a connection in order, without an answer. */
@@ -74,16 +80,18 @@ export function endConnection(socket: Duplex): void {
 
 /** Rejects a request that offers another protocol than WebSocket and cannot be served without it (RFC 9110, 15.5.22). */
 export function refuseOtherProtocol(socket: Duplex): void {
-  const body = 'This server switches to no protocol but websocket. Send the request without the Upgrade header.\n';
-  const head = [
-    'HTTP/1.1 426 Upgrade Required',
-    'Connection: Upgrade, close',
-    'Upgrade: websocket',
-    'Content-Type: text/plain',
-    `Content-Length: ${body.length}`,
-    'Cache-Control: no-store',
-  ];
-  answer(socket, `${head.join('\r\n')}\r\n\r\n${body}`);
+  const head = ['HTTP/1.1 426 Upgrade Required', 'Connection: Upgrade, close', 'Upgrade: websocket'];
+  answerText(
+    socket,
+    head,
+    'This server switches to no protocol but websocket. Send the request without the Upgrade header.\n',
+  );
+}
+
+/** @param body in ASCII. */
+function answerText(socket: Duplex, head: readonly string[], body: string): void {
+  const lines = [...head, 'Content-Type: text/plain', `Content-Length: ${body.length}`, 'Cache-Control: no-store'];
+  answer(socket, `${lines.join('\r\n')}\r\n\r\n${body}`);
 }
 
 /** Whether to say it by HTTP, however refusals are said otherwise: nobody is to take such a socket for accepted. */
