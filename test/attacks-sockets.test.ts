@@ -132,7 +132,9 @@ describe.each(listeners)('acceptUpgrades() %s: the handler of a request that off
       response.setHeader('Connection', 'close').end('page');
     }, listen);
     const withoutHost = h2c.replace('Host: localhost\r\n', '');
-    expect(await readAll(send(application, withoutHost))).toMatch(/^HTTP\/1\.1 400 Bad Request\r\n/);
+    const answer = await readAll(send(application, withoutHost));
+    expect(answer).toMatch(/^HTTP\/1\.1 400 Bad Request\r\n/);
+    expect(answer).toMatch(/\r\n\r\nAn HTTP\/1\.1 request must have a Host header\.\n$/);
     expect(served).not.toHaveBeenCalled();
     (application.server as { requireHostHeader?: boolean }).requireHostHeader = false;
     expect(await readAll(send(application, withoutHost))).toMatch(/^HTTP\/1\.1 200 OK\r\n/);

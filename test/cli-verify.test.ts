@@ -199,6 +199,15 @@ describe('findResponse()', () => {
     expect(findResponse(`GET /cb?${pair}\nGET /cb?WLS-Response=other`).encoded).toBe(succeeded);
   });
 
+  it.each(['rubbish', 'https://example.cam.ac.uk/webauth/callback', 'WLS-Response=rubbish', 'GET / HTTP/1.1', '3'])(
+    'says that there is no login response in %j',
+    (input) => {
+      expect(() => findResponse(input)).toThrow(
+        'there is no login response in the input: a response has 13 or 14 fields',
+      );
+    },
+  );
+
   it.each([
     'A'.repeat(5_000_000),
     `${'a '.repeat(1_000_000)}WLS-Response=${'!'.repeat(1_000_000)}`,

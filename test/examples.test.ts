@@ -833,7 +833,16 @@ describe.each([...documents, ...inDocs.map((name) => `docs/${name}`)])('%s', (do
     // A name in code, with an ending of ours. What a user makes or fetches is not ours, nor what a page has addresses of.
     const served = ['/client.js', '/client/index.js'];
     const inTesting = ['app.ts', 'app.test.ts', 'jest.config.cjs', 'server.cjs'];
-    const theirs = ['pubkey2.crt', 'pubkey901.crt', 'server.ts', './users.js', 'private.pem', ...inTesting, ...served];
+    const theirs = [
+      'pubkey2.crt',
+      'pubkey901.crt',
+      'server.ts',
+      'server.js',
+      './users.js',
+      'private.pem',
+      ...inTesting,
+      ...served,
+    ];
     const code = [...text.matchAll(/`([^`\n]+)`/g), ...text.matchAll(/^```\w*\n(.*?)^```$/gms)].map(
       ([, inner]) => inner as string,
     );

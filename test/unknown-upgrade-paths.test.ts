@@ -24,6 +24,14 @@ describe('acceptUpgrades(), for a path without an endpoint', () => {
     ]);
   });
 
+  it('answers with a sentence as body', async () => {
+    site.accept({ path: '/live' });
+    const body = 'There is no WebSocket endpoint at this path.\n';
+    const [head, text] = (await site.raw([], undefined, '/lvie')).split('\r\n\r\n');
+    expect(text).toBe(body);
+    expect(head).toContain(`\r\nContent-Type: text/plain\r\nContent-Length: ${body.length}\r\n`);
+  });
+
   it('logs at most 20 paths, and at most 100 characters of each', async () => {
     site.accept({ path: '/live' });
     for (let i = 0; i < 25; i++) await site.raw([], undefined, `/${'x'.repeat(500)}${i}`);

@@ -3,8 +3,13 @@ const $ = (id) => document.getElementById(id);
 const links = [...document.querySelectorAll('nav a')];
 const current = () => links.find(({ hash }) => hash === location.hash) ?? links[0];
 let end = Number.POSITIVE_INFINITY;
+// Whether the page was reached by the Back or Forward button, from the browser's cache or not.
+let isRevisited = performance.getEntriesByType('navigation')[0]?.type === 'back_forward';
 
-addEventListener('pageshow', () => attempt(start));
+addEventListener('pageshow', ({ persisted }) => {
+  isRevisited ||= persisted === true;
+  attempt(start);
+});
 // Browsers keep pages to go back to. The next person at this computer is not to find this one there.
 addEventListener('pagehide', () => hide('top', 'content'));
 addEventListener('hashchange', () => {
@@ -23,6 +28,7 @@ setInterval(warn, 10_000);
 
 async function start() {
   const { principal, secondsLeft } = await ask('me');
+  isRevisited = false;
   end = Date.now() + secondsLeft * 1000;
   $('who').textContent = `${principal}, until ${new Date(end).toTimeString().slice(0, 5)}`;
   $('top').hidden = false;
@@ -59,12 +65,21 @@ async function save() {
   $('said').textContent = 'Added.';
 }
 
-/** What the API answers. Where somebody has to log in first, they go there, and nothing more happens here. */
+/**
+ * Returns the answer of the API. A user who has to log in first goes there, and nothing more happens here. After Back, a
+ * button is shown instead: the next user of a computer may have pressed it after a logout, and single sign-on would log
+ * the user before in again.
+ */
 async function ask(name, options) {
   const response = await fetch(`/api/${name}`, options);
   const answer = await response.json().catch(() => ({}));
   if (response.ok) return answer;
-  if (response.status === 401) return logIn(answer.error?.loginUrl);
+  if (response.status === 401 && !isRevisited) return logIn(answer.error?.loginUrl);
+  if (response.status === 401) {
+    end = 0;
+    warn();
+    throw new Error('');
+  }
   if (response.status === 403) throw new Error('You are logged in, but this is for other people.');
   throw new Error(`That did not work: ${answer.error?.message ?? response.status}.`);
 }

@@ -132,6 +132,26 @@ describe.skipIf(executablePath === undefined)('examples, in Chromium', () => {
   );
 
   it(
+    'offers to log in, and does not go there by itself, when Back leads to it after a logout',
+    visit(async ({ url, page }) => {
+      await open(page, url);
+      await page.getByRole('button', { name: 'Log out' }).click();
+      await page.getByText('You are logged out of this site').waitFor();
+      while (page.url() !== url) await page.goBack();
+      await page.getByText('You are logged out.').waitFor();
+      expect([page.url(), await field(page).isVisible(), await status(page, 'Loading…').count()]).toEqual([
+        url,
+        false,
+        0,
+      ]);
+      // Single sign-on lets the user in without a question.
+      await page.getByRole('button', { name: 'Log in again' }).click();
+      await field(page).waitFor();
+      expect(await page.getByRole('button', { name: 'Log in again' }).isVisible()).toBe(false);
+    }),
+  );
+
+  it(
     'leads back past the login service, and not to it again',
     visit(async ({ url, page }) => {
       await page.goto(`${url}webauth/logout`);

@@ -52,6 +52,7 @@ async function rejection({ ready }: WAA): Promise<Error> {
 async function expectRejected({ waa, log }: Opened, said: RegExp, advice: RegExp): Promise<void> {
   const error = await rejection(waa);
   expect(error).toBeInstanceOf(TypeError);
+  expect(error).toHaveProperty('code', 'ERR_STORE_UNAVAILABLE');
   expect(error.message).toMatch(/^Redis cannot be used: /);
   expect(error.message).toMatch(said);
   expect(error.message).toMatch(advice);
