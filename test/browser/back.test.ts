@@ -8,10 +8,8 @@ import { hash } from '../../src/html.js';
 import { MemoryStore } from '../../src/session/memory.js';
 import { createWAA, type WAA } from '../../src/waa.js';
 import { createWLS, type WLS } from '../../src/wls/index.js';
-import { browserArgs, Complaints, findChromium, type Running, startNeighbour } from './helpers.js';
-
-// Not the shell without windows: it restores no page.
-const executablePath = findChromium() as string;
+import { installedBrowsers, launchForLocalhost } from './browsers.js';
+import { Complaints, type Running, startNeighbour } from './helpers.js';
 
 /** A store whose writes can fail. */
 class Flaky extends MemoryStore {
@@ -70,8 +68,11 @@ function addPages(app: express.Express, name: string, waa: WAA): void {
   const auth = webauth(waa);
   app.use(auth);
   app.get(`/${name}/`, auth.require(), (_request, response) => {
-    response.set('Content-Security-Policy', `default-src 'none'; script-src ${hash(script)}; connect-src 'self'`);
-    response.send(`<!doctype html><title>${name}</title><h1>Private ${name}</h1>
+    response.set(
+      'Content-Security-Policy',
+      `default-src 'none'; script-src ${hash(script)}; connect-src 'self'; img-src data:`,
+    );
+    response.send(`<!doctype html><link rel="icon" href="data:,"><title>${name}</title><h1>Private ${name}</h1>
       <form method="post" action="${waa.routes.logout}"><button>Log out</button>
       <button formaction="${waa.routes.logout}?everywhere=yes">Log out everywhere</button></form>
       <p><a href="${waa.routes.logout}">Leave</a></p><script>${script}</script>`);
@@ -79,89 +80,96 @@ function addPages(app: express.Express, name: string, waa: WAA): void {
   app.use(auth.failurePage);
 }
 
-describe.skipIf(executablePath === undefined)('Back after a logout, in Chromium with its back/forward cache', () => {
-  let browser: Browser;
-  let wls: WLS;
-  const sites = {} as { clearing: Site; other: Site };
+// Not the headless shell: it restores no page.
+describe.each(installedBrowsers())(
+  'Back after a logout, in $name with its back/forward cache',
+  ({ name, executablePath }) => {
+    let browser: Browser;
+    let wls: WLS;
+    const sites = {} as { clearing: Site; other: Site };
 
-  beforeAll(async () => {
-    wls = createWLS();
-    await wls.listen(0);
-    sites.clearing = await startSite(wls, {});
-    sites.other = await startSite(wls, { clearCacheOnLogout: false });
-    browser = await chromium.launch({
-      executablePath,
-      args: [...browserArgs],
-      ignoreDefaultArgs: ['--disable-back-forward-cache'],
+    beforeAll(async () => {
+      wls = createWLS();
+      await wls.listen(0);
+      sites.clearing = await startSite(wls, {});
+      sites.other = await startSite(wls, { clearCacheOnLogout: false });
+      browser = await launchForLocalhost(executablePath, (options) =>
+        chromium.launch({ ...options, ignoreDefaultArgs: ['--disable-back-forward-cache'] }),
+      );
     });
-  });
-  afterAll(async () => {
-    await browser?.close();
-    await Promise.all([...Object.values(sites).map((site) => site.close()), wls?.close()]);
-  });
+    afterAll(async () => {
+      await browser?.close();
+      await Promise.all([...Object.values(sites).map((site) => site.close()), wls?.close()]);
+    });
 
-  /** Logs in at one of the applications, or at both, and logs out as told; then goes back to where that began. */
-  async function leave(site: Site, { act, pages = ['/a/'], steps = 1, provoked = [] }: Way): Promise<string> {
-    const context = await browser.newContext();
-    context.setDefaultTimeout(10_000);
-    const complaints = new Complaints(context);
-    try {
-      const page = await context.newPage();
-      for (const path of pages) {
-        await page.goto(site.url + path);
-        const account = page.getByRole('button', { name: 'test0001' });
-        await account.or(page.getByText('Private')).first().waitFor();
-        if (await account.isVisible()) await account.click();
-        await page.getByText('Private').waitFor();
+    /** Logs in at one of the applications, or at both, and logs out as told; then goes back to where that began. */
+    async function leave(site: Site, { act, pages = ['/a/'], provoked = [] }: Way): Promise<string> {
+      const context = await browser.newContext();
+      context.setDefaultTimeout(10_000);
+      const complaints = new Complaints(context);
+      try {
+        const page = await context.newPage();
+        let first = 0;
+        for (const path of pages) {
+          await page.goto(site.url + path);
+          const account = page.getByRole('button', { name: 'test0001' });
+          await account.or(page.getByText('Private')).first().waitFor();
+          if (await account.isVisible()) await account.click();
+          await page.getByText('Private').waitFor();
+          first ||= Number(await page.evaluate('history.length'));
+        }
+        await act(page, site);
+        await page.waitForLoadState('load');
+        site.seen.length = 0;
+        // Firefox keeps one entry where a form is answered by a redirect to its own page, and Chromium two.
+        await page.evaluate(`history.go(${first} - history.length)`);
+        const seen = await site.next();
+        // Firefox's console does not mention the status.
+        if (name === 'Chromium') for (const pattern of provoked) complaints.expect(pattern);
+        complaints.expectNone();
+        return seen;
+      } finally {
+        site.store.isDown = false;
+        await context.close();
       }
-      await act(page, site);
-      await page.waitForLoadState('load');
-      site.seen.length = 0;
-      await page.evaluate(`history.go(-${steps})`);
-      const first = await site.next();
-      for (const pattern of provoked) complaints.expect(pattern);
-      complaints.expectNone();
-      return first;
-    } finally {
-      site.store.isDown = false;
-      await context.close();
     }
-  }
 
-  it.each(ways.map((way) => [way.name, way] as const))('requests the page again after %s', async (_name, way) => {
-    // Otherwise this browser would not show what is prevented.
-    expect(await leave(sites.other, way)).toBe('restored /a/');
-    // 401: another application ended the session, a moment after its login.
-    expect(await leave(sites.clearing, way)).toMatch(/^GET \/a\/ (?:303|401)$/);
-  });
+    it.each(ways.map((way) => [way.name, way] as const))('requests the page again after %s', async (_name, way) => {
+      // Otherwise this browser would not show what is prevented.
+      expect(await leave(sites.other, way)).toBe('restored /a/');
+      // 401: another application ended the session, a moment after its login.
+      expect(await leave(sites.clearing, way)).toMatch(/^GET \/a\/ (?:303|401)$/);
+    });
 
-  it.each([
-    ['shows nothing private without JavaScript', 'clearing', ['GET /a/ 303'], 'Development login service'],
-    ['restores the page without JavaScript where clearCacheOnLogout is false', 'other', [], 'Private a'],
-  ] as const)('%s', async (_name, which, seen, heading) => {
-    const site = sites[which];
-    const context = await browser.newContext({ javaScriptEnabled: false });
-    context.setDefaultTimeout(10_000);
-    const page = await context.newPage();
-    await page.goto(`${site.url}/a/`);
-    await page.getByRole('button', { name: 'test0001' }).click();
-    await press('Log out')(page);
-    await page.waitForLoadState('load');
-    await context.clearCookies();
-    site.seen.length = 0;
-    await page.evaluate('history.back()');
-    await page.getByRole('heading', { name: heading }).waitFor();
-    expect(site.seen).toEqual(seen);
-    await context.close();
-  });
-});
+    // WebDriver BiDi does not report to Playwright that Firefox restored a page: without a script nothing tells.
+    const scriptless = [
+      ['shows nothing private without JavaScript', 'clearing', ['GET /a/ 303'], 'Development login service'],
+      ['restores the page without JavaScript where clearCacheOnLogout is false', 'other', [], 'Private a'],
+    ] as const;
+    it.each(scriptless.slice(0, name === 'Chromium' ? 2 : 1))('%s', async (_name, which, seen, heading) => {
+      const site = sites[which];
+      const context = await browser.newContext({ javaScriptEnabled: false });
+      context.setDefaultTimeout(10_000);
+      const page = await context.newPage();
+      await page.goto(`${site.url}/a/`);
+      await page.getByRole('button', { name: 'test0001' }).click();
+      await press('Log out')(page);
+      await page.waitForLoadState('load');
+      await context.clearCookies();
+      site.seen.length = 0;
+      await page.evaluate('history.back()');
+      await page.getByRole('heading', { name: heading }).waitFor();
+      expect(site.seen).toEqual(seen);
+      await context.close();
+    });
+  },
+);
 
 /** How a user logs out, and goes back. */
 interface Way {
   readonly act: (page: Page, site: Site) => Promise<void>;
   /** Pages that the user visits before, in this order. */
   readonly pages?: readonly string[];
-  readonly steps?: number;
   /** Complaints of the browser's console. */
   readonly provoked?: readonly RegExp[];
 }
@@ -187,9 +195,8 @@ const ways: readonly (Way & { readonly name: string })[] = [
       await page.getByRole('link', { name: 'Leave' }).click();
       await press('Log out')(page);
     },
-    steps: 2,
   },
-  { name: 'the logout of another application of the origin', pages: ['/a/', '/b/'], act: press('Log out'), steps: 2 },
+  { name: 'the logout of another application of the origin', pages: ['/a/', '/b/'], act: press('Log out') },
   { name: 'a logout that failed', act: failToLogOut, provoked: [/status of 503/] },
   {
     name: 'the session was removed from this browser only',
@@ -197,7 +204,6 @@ const ways: readonly (Way & { readonly name: string })[] = [
       await failToLogOut(page, site);
       await press('Remove it from this browser only', 'Your session was removed from this browser')(page);
     },
-    steps: 2,
     provoked: [/status of 503/],
   },
 ];

@@ -62,6 +62,12 @@ export async function launchBrowser(
   });
 }
 
+/** Starts a browser for servers on localhost. */
+export async function launchForLocalhost(executablePath: string, launch: Launch): Promise<Browser> {
+  if (isFirefox(executablePath)) return launchFirefox(executablePath, new Map());
+  return launch({ executablePath, args: [...browserArgs] });
+}
+
 /**
  * Starts a Firefox as its distributor ships it, which Playwright drives by WebDriver BiDi.
  *
