@@ -4,7 +4,7 @@ import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { type Browser, type BrowserContextOptions, chromium, firefox, type LaunchOptions } from 'playwright-core';
 import { browserArgs, findBrowser, findChromium, findQuickChromium, type Running, trusting } from './helpers.js';
 
-/** Starts a Chromium. */
+/** Starts a browser. */
 export type Launch = (options: LaunchOptions) => Promise<Browser>;
 
 /** Local ports of servers, by `host:port` of their public origins. */
@@ -48,11 +48,11 @@ export async function launchBrowser(
   executablePath: string,
   certificate: string,
   names: Names,
-  launch: Launch = (options) => chromium.launch(options),
+  launch?: Launch,
 ): Promise<Browser> {
-  if (isFirefox(executablePath)) return launchFirefox(executablePath, names);
+  if (isFirefox(executablePath)) return launchFirefox(executablePath, names, launch);
   const rules = [...names].map(([name, port]) => `MAP ${name} 127.0.0.1:${port}`);
-  return launch({
+  return (launch ?? ((options) => chromium.launch(options)))({
     executablePath,
     args: [
       ...browserArgs,
@@ -73,9 +73,13 @@ export async function launchForLocalhost(executablePath: string, launch: Launch)
  *
  * @param names servers that it reaches.
  */
-async function launchFirefox(executablePath: string, names: Names): Promise<Browser> {
+async function launchFirefox(
+  executablePath: string,
+  names: Names,
+  launch: Launch = (options) => firefox.launch(options),
+): Promise<Browser> {
   const proxy = await startProxy(names);
-  const browser = await firefox.launch({
+  const browser = await launch({
     executablePath,
     channel: 'moz-firefox',
     firefoxUserPrefs: preferencesFor(proxy),
