@@ -9,7 +9,7 @@ import { WebSocketServer } from 'ws';
 import type { Config } from '../../src/config.js';
 import { createWAA, type WAA } from '../../src/waa.js';
 import { acceptUpgrades, socketFrame } from '../../src/websocket/index.js';
-import { installedBrowsers } from './browsers.js';
+import { type InstalledBrowser, installedBrowsers } from './browsers.js';
 import { type Arrival, clientScript, openSocket, type Routes } from './helpers.js';
 import { app, type Domain, inBrowser, logIn, sessionCookie, sibling, startDomain } from './https.js';
 
