@@ -260,7 +260,7 @@ export class Glue {
     const isHere = hostOf(request) === this.#host || (isPressed && request.headers.origin === origin);
     if (!isHere && !moved) {
       // This redirect has come back: at another path it would be sent again, without end.
-      if (hasPair(query, MOVED)) throw this.#detourMismatch(path, returnTo, demands);
+      if (isDetour(query)) throw this.#detourMismatch(path, returnTo, demands);
       this.#waa.noteReturn(returnTo);
       this.#waa.log(
         'info',
@@ -604,6 +604,14 @@ const OUR_FOLDER = '/webauth/';
 
 /** Says of the login route that the browser was sent there from another name of the host. */
 const MOVED = 'moved=1';
+
+/**
+ * Whether a query is that of a redirect to the login route of our own host. A page of the application may have a
+ * parameter of the same name.
+ */
+function isDetour(query: string): boolean {
+  return query.startsWith('return=%2F') && hasPair(query, MOVED);
+}
 
 const markShape = /^[\w-]{8}$/;
 const MAX_MARKS = 8;

@@ -13,6 +13,8 @@ interface Head {
   /** Headers that were set already, by name in lower case. */
   readonly own: Map<string, unknown>;
   readonly late: LateCookie[];
+  /** Whether the late cookies have been set. */
+  isSet: boolean;
 }
 
 const HEAD = Symbol('ucam-webauth head');
@@ -58,8 +60,9 @@ export function keepPrivate(response: ServerResponse): void {
 function headOf(response: ServerResponse): Head {
   const known = (response as { [HEAD]?: Head })[HEAD];
   if (known) return known;
-  const head: Head = { own: new Map(), late: [] };
+  const head: Head = { own: new Map(), late: [], isSet: false };
   (response as { [HEAD]?: Head })[HEAD] = head;
+  if (Object.hasOwn(response, 'writeHead')) watchHeaders(response, head);
   const { writeHead } = response;
   // It stays: where the arguments are wrong, Node throws, and an error handler writes another head.
   response.writeHead = (...given: unknown[]) => {
@@ -72,12 +75,36 @@ function headOf(response: ServerResponse): Head {
   return head;
 }
 
-function setLateCookies(response: ServerResponse, { late }: Head): void {
-  for (const { line, isDue } of late) {
+function setLateCookies(response: ServerResponse, head: Head): void {
+  for (const { line, isDue } of head.late) {
     if (!isDue()) continue;
     const set = [response.getHeader('Set-Cookie')].flat();
     if (!set.includes(line)) addHeader(response, 'Set-Cookie', line);
   }
+  head.isSet = true;
+}
+
+/**
+ * Removes late cookies that are not due any more when a header changes. Middleware that replaced `writeHead` earlier than
+ * this library (`on-headers`) runs after it, and may let shared caches store the answer.
+ */
+function watchHeaders(response: ServerResponse, head: Head): void {
+  for (const method of ['setHeader', 'appendHeader', 'removeHeader'] as const) {
+    const change = response[method] as (...given: unknown[]) => unknown;
+    const watched = (...given: unknown[]) => {
+      const result = change.apply(response, given);
+      if (head.isSet && String(given[0]).toLowerCase() !== 'set-cookie') removeUndue(response, head);
+      return result;
+    };
+    Object.assign(response, { [method]: watched });
+  }
+}
+
+function removeUndue(response: ServerResponse, { late }: Head): void {
+  const undue = late.filter(({ isDue }) => !isDue()).map(({ line }) => line);
+  const set = [response.getHeader('Set-Cookie') ?? []].flat().map(String);
+  const left = set.filter((line) => !undue.includes(line));
+  if (left.length < set.length) response.setHeader('Set-Cookie', left);
 }
 
 /**

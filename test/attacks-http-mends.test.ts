@@ -1,0 +1,93 @@
+import type { ServerResponse } from 'node:http';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { Browser, clock, frameworks, type Routes, Site } from './site.js';
+
+const routes: Routes = (app, auth) => void app.use(auth.require(), (_request, response) => void response.send('in'));
+
+describe.each(frameworks)('%s: a guard behind a proxy that rewrites Host', (_, framework) => {
+  const site = new Site(framework);
+  beforeAll(() => site.listen());
+  afterAll(() => site.close());
+  beforeEach(() => {
+    clock.reset();
+    site.serve(routes);
+  });
+
+  it.each(['/list?moved=1', '/list?page=2&moved=1', '/list?return=no&moved=1'])(
+    'sends a user to log in from a page with a parameter moved of its own: %s',
+    async (page) => {
+      const user = new Browser(site.address);
+      const first = await user.get(page, { host: 'inside:8080' });
+      expect(first.location).toBe(`${site.address}/webauth/login?return=${encodeURIComponent(page)}&moved=1`);
+      const { location } = await user.get(first.location, { host: 'inside:8080' });
+      expect(new URL(location).searchParams.get('url')).toBe(`${site.address}/webauth/callback`);
+    },
+  );
+});
+
+/** What middleware does that replaced `writeHead` before `webauth()`, as `on-headers` does, and so writes the head last. */
+type LastWord = (response: ServerResponse, write: (headers?: Record<string, string>) => ServerResponse) => void;
+
+const future = 'Fri, 01 Jan 2100 00:00:00 GMT';
+const sharing: [name: string, LastWord][] = [
+  ['setHeader()', (response, write) => void (response.setHeader('Cache-Control', 'public, max-age=60') && write())],
+  ['appendHeader()', (response, write) => void (response.appendHeader('cache-control', 's-maxage=60') && write())],
+  ['writeHead()', (_response, write) => void write({ 'CDN-Cache-Control': 'max-age=60' })],
+  [
+    'removeHeader() and Expires',
+    (response, write) => {
+      response.setHeader('Expires', future).removeHeader('Cache-Control');
+      write();
+    },
+  ],
+];
+const harmless: [name: string, LastWord][] = [
+  ['Vary', (response, write) => void (response.appendHeader('Vary', 'Accept') && write())],
+  ['no-store', (response, write) => void (response.setHeader('Cache-Control', 'no-store') && write())],
+  ['nothing', (_response, write) => void write()],
+];
+
+describe.each(frameworks)('%s: webauth() after middleware that replaced writeHead()', (_, framework) => {
+  const site = new Site(framework);
+  beforeAll(() => site.listen());
+  afterAll(() => site.close());
+  beforeEach(() => clock.reset());
+
+  /** Names of the cookies on a public page, for a session that is due for renewal and for a broken one. */
+  async function cookiesAfter(last: LastWord): Promise<string[][]> {
+    const pages: Routes = (app, auth) => {
+      app.get('/private', auth.require(), (_request, response) => void response.send('in'));
+      app.get('/public', (_request, response) => void response.cookie('own', '1').send('public'));
+    };
+    site.serve(pages, { inactiveTimeout: 600 }, (app) => {
+      app.use((request, response, next) => {
+        const { writeHead } = response;
+        response.writeHead = (status: number) => {
+          const write = (headers = {}) => writeHead.call(response, status, headers);
+          if (request.path === '/public') last(response, write);
+          else write();
+          return response;
+        };
+        next();
+      });
+    });
+    const user = new Browser(site.address);
+    await user.logIn();
+    clock.pass(301);
+    const answers = [await user.get('/public'), await user.get('/public', { cookie: 'webauth-session=broken' })];
+    for (const { text } of answers) expect(text).toBe('public');
+    return answers.map(({ set }) => set.map((line) => line.split('=')[0] as string));
+  }
+
+  it.each(sharing)(
+    'sets no session cookie where that lets a shared cache store the answer by %s',
+    async (_name, last) => {
+      expect(await cookiesAfter(last)).toEqual([['own'], ['own']]);
+    },
+  );
+
+  it.each(harmless)('sets it where that sets %s', async (_name, last) => {
+    const both = ['own', 'webauth-session'];
+    expect(await cookiesAfter(last)).toEqual([both, both]);
+  });
+});
