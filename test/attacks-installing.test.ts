@@ -1,10 +1,13 @@
+import { once } from 'node:events';
 import { chmodSync, chownSync, mkdirSync, mkdtempSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { afterAll, afterEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, describe, expect, it, onTestFinished } from 'vitest';
 import type { LogEvent } from '../src/config.js';
 import { LmdbStore } from '../src/session/lmdb.js';
+import { RedisStore } from '../src/session/redis.js';
 import { createWAA } from '../src/waa.js';
 import { root, runNode } from './processes.js';
 import { clock, secret, wls } from './site.js';
@@ -136,5 +139,28 @@ describe('createWAA() with LmdbStore', () => {
     expect(await revoked).toMatchObject({ code: 'ERR_SESSION_REVOKED' });
     expect(events.filter(({ level }) => level === 'error')).toEqual([]);
     await waa.close();
+  });
+});
+
+describe('RedisStore at a server that is no Redis', () => {
+  it.each([
+    ['-WRONGPASS \u001b[2J\u0007 \nforged line', TypeError],
+    ['-ERR \u001b]0;title\u0007 \u2028forged line', Error],
+    [`-NOPERM ${'x'.repeat(200_000)}`, TypeError],
+  ])('rejects with one line of bounded length, without escape sequences, for the answer %.20j', async (line, kind) => {
+    const server = createServer((socket) => {
+      socket.on('error', () => {}).on('data', () => socket.write(`${line}\r\n`));
+      onTestFinished(() => void socket.destroy());
+    });
+    await once(server.listen(0, '127.0.0.1'), 'listening');
+    const store = new RedisStore({ url: `redis://127.0.0.1:${(server.address() as AddressInfo).port}` });
+    const error = await store.get('x').catch((thrown: Error) => thrown);
+    await store.close();
+    server.close();
+    expect(error).toBeInstanceOf(kind);
+    const { message } = error as Error;
+    expect(message).toMatch(/^Redis cannot be used/);
+    expect(message).not.toMatch(/[\p{Cc}\u2028\u2029]/u);
+    expect(message.length).toBeLessThan(2000);
   });
 });

@@ -1,3 +1,4 @@
+import { singleLine } from '../errors.js';
 import { isText } from '../options.js';
 
 /** A Redis that no waiting mends: its configuration, or that of the application, has to be changed. */
@@ -170,7 +171,10 @@ function briefly(error: Error): string {
     .replace(/\.$/, '');
 }
 
-/** Of several addresses that were tried, the first one says why. */
+/**
+ * Returns the message of an error as one line of bounded length, since a server may have written it. Of several addresses
+ * that were tried, the first one says why.
+ */
 function messageOf(error: Error): string {
-  return error instanceof AggregateError ? String(error.errors[0]?.message) : error.message;
+  return singleLine(error instanceof AggregateError ? String(error.errors[0]?.message) : error.message);
 }
