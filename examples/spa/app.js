@@ -105,7 +105,8 @@ async function attempt(something) {
 function warn() {
   const minutes = (end - Date.now()) / 60_000;
   const soon = 'You will be logged out in less than five minutes. What you are writing will be kept.';
-  const warning = minutes > 5 ? '' : minutes > 0 ? soon : 'You are logged out. What you were writing is kept.';
+  const over = `You are logged out.${sessionStorage.getItem('draft') ? ' What you were writing is kept.' : ''}`;
+  const warning = minutes > 5 ? '' : minutes > 0 ? soon : over;
   if ($('warning').textContent !== warning) $('warning').textContent = warning;
   $('again').hidden = warning === '';
 }

@@ -138,7 +138,7 @@ describe.skipIf(executablePath === undefined)('examples, in Chromium', () => {
       await page.getByRole('button', { name: 'Log out' }).click();
       await page.getByText('You are logged out of this site').waitFor();
       while (page.url() !== url) await page.goBack();
-      await page.getByText('You are logged out.').waitFor();
+      await page.getByText('You are logged out.', { exact: true }).waitFor();
       expect([page.url(), await field(page).isVisible(), await status(page, 'Loading…').count()]).toEqual([
         url,
         false,
