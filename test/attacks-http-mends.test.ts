@@ -126,3 +126,40 @@ describe('webauth() without a framework, where writeHead() throws', () => {
     expect([answer.headers.get('content-length'), answer.headers.get('trailer')]).toEqual([null, null]);
   });
 });
+
+describe.each(frameworks)('%s: a session that is due for renewal', (_, framework) => {
+  const site = new Site(framework);
+  beforeAll(() => site.listen());
+  afterAll(() => site.close());
+  beforeEach(() => clock.reset());
+
+  /** Headers of the package `nocache`. */
+  const nocache = {
+    'Surrogate-Control': 'no-store',
+    'Cache-Control': 'no-store, no-cache, must-revalidate, proxy-revalidate',
+    Pragma: 'no-cache',
+    Expires: '0',
+  };
+
+  it.each<[string, Record<string, string>, number]>([
+    ['stays in use behind nocache()', nocache, 200],
+    ['stays in use with CDN-Cache-Control: no-store', { 'CDN-Cache-Control': 'private, no-store' }, 200],
+    ['is not renewed with no-store for one device only', { ...nocache, 'Surrogate-Control': 'no-store;abc' }, 401],
+    ['is not renewed with no-store beside max-age', { 'CDN-Cache-Control': 'no-store, max-age=60' }, 401],
+    ['is not renewed with no-store for a CDN and public', { ...nocache, 'Cache-Control': 'public' }, 401],
+    ['is not renewed with an empty list for a CDN', { ...nocache, 'Surrogate-Control': '' }, 401],
+  ])('%s', async (_name, headers, status) => {
+    site.serve(routes, { inactiveTimeout: 600 }, (app) => {
+      app.use((_request, response, next) => {
+        response.set(headers);
+        next();
+      });
+    });
+    const user = new Browser(site.address);
+    await user.logIn();
+    clock.pass(400);
+    expect((await user.fetch('/private')).status).toBe(200);
+    clock.pass(400);
+    expect((await user.fetch('/private')).status).toBe(status);
+  });
+});

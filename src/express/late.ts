@@ -203,11 +203,18 @@ function isPrivate(response: ServerResponse): boolean {
 /**
  * Whether a header is for the shared caches on the way, which obey it in place of `Cache-Control`: `CDN-Cache-Control`
  * (RFC 9213) and the like of each vendor, `Surrogate-Control`, Akamai's `Edge-Control`, nginx's `X-Accel-Expires`, and
- * the `X-…-TTL` of Varnish. Of their values only nginx's `0` is certain to store nothing.
+ * the `X-…-TTL` of Varnish. Of their values only nginx's `0` and a `no-store` that nothing contradicts store nothing; a
+ * cache that does not know these goes by `Cache-Control`. The package `nocache` sends `Surrogate-Control: no-store`.
  */
 function addressesSharedCache(name: string, values: readonly string[]): boolean {
   if (name === 'x-accel-expires') return values.some((value) => value.trim() !== '0');
-  return /^(?:.+-cache-control|surrogate-control|edge-control|x-(?:.+-)?ttl)$/.test(name);
+  if (/^x-(?:.+-)?ttl$/.test(name)) return true;
+  return /^(?:.+-cache-control|surrogate-control|edge-control)$/.test(name) && !forbidsStoring(directivesOf(values));
+}
+
+function forbidsStoring(directives: readonly string[]): boolean {
+  const isStrict = directives.every((one) => /^(?:no-store|no-cache|private|(?:must|proxy)-revalidate)$/.test(one));
+  return isStrict && directives.includes('no-store');
 }
 
 /** Directives of `Cache-Control` in lower case, without what is quoted: `private="set-cookie"` is for one header. */
