@@ -1,6 +1,10 @@
-import type { ServerResponse } from 'node:http';
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { Browser, clock, frameworks, type Routes, Site } from './site.js';
+import { once } from 'node:events';
+import { createServer, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from 'vitest';
+import { webauth } from '../src/express/index.js';
+import { createWAA } from '../src/waa.js';
+import { Browser, clock, frameworks, type Routes, Site, secret, wls } from './site.js';
 
 const routes: Routes = (app, auth) => void app.use(auth.require(), (_request, response) => void response.send('in'));
 
@@ -89,5 +93,73 @@ describe.each(frameworks)('%s: webauth() after middleware that replaced writeHea
   it.each(harmless)('sets it where that sets %s', async (_name, last) => {
     const both = ['own', 'webauth-session'];
     expect(await cookiesAfter(last)).toEqual([both, both]);
+  });
+});
+
+describe('webauth() without a framework, where writeHead() throws', () => {
+  it.each<[string, string, (response: ServerResponse) => void]>([
+    ['a reason that HTTP forbids', 'GET', (response) => response.writeHead(200, '\u0141', { 'Content-Length': 2 })],
+    ['trailers for HEAD', 'HEAD', (response) => response.writeHead(200, { Trailer: 'X-Sum' })],
+  ])('keeps no header of a head with %s', async (_name, method, fail) => {
+    const server = createServer();
+    await once(server.listen(0, '127.0.0.1'), 'listening');
+    const address = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+    const waa = createWAA({ baseUrl: address, secret, wls: wls.profile, now: clock.now });
+    onTestFinished(async () => {
+      server.close();
+      server.closeAllConnections();
+      await waa.close();
+    });
+    const auth = webauth(waa);
+    server.on('request', (request, response) => {
+      auth(request, response, () => {
+        try {
+          fail(response);
+        } catch {
+          response.writeHead(500, 'Failed').end('failed');
+        }
+      });
+    });
+    // A cookie that opens nothing is removed when the head is written.
+    const answer = await new Browser(address).send(method, '/', { cookie: 'webauth-session=broken' });
+    expect([answer.status, answer.text, answer.set.length]).toEqual([500, method === 'HEAD' ? '' : 'failed', 1]);
+    expect([answer.headers.get('content-length'), answer.headers.get('trailer')]).toEqual([null, null]);
+  });
+});
+
+describe.each(frameworks)('%s: a session that is due for renewal', (_, framework) => {
+  const site = new Site(framework);
+  beforeAll(() => site.listen());
+  afterAll(() => site.close());
+  beforeEach(() => clock.reset());
+
+  /** Headers of the package `nocache`. */
+  const nocache = {
+    'Surrogate-Control': 'no-store',
+    'Cache-Control': 'no-store, no-cache, must-revalidate, proxy-revalidate',
+    Pragma: 'no-cache',
+    Expires: '0',
+  };
+
+  it.each<[string, Record<string, string>, number]>([
+    ['stays in use behind nocache()', nocache, 200],
+    ['stays in use with CDN-Cache-Control: no-store', { 'CDN-Cache-Control': 'private, no-store' }, 200],
+    ['is not renewed with no-store for one device only', { ...nocache, 'Surrogate-Control': 'no-store;abc' }, 401],
+    ['is not renewed with no-store beside max-age', { 'CDN-Cache-Control': 'no-store, max-age=60' }, 401],
+    ['is not renewed with no-store for a CDN and public', { ...nocache, 'Cache-Control': 'public' }, 401],
+    ['is not renewed with an empty list for a CDN', { ...nocache, 'Surrogate-Control': '' }, 401],
+  ])('%s', async (_name, headers, status) => {
+    site.serve(routes, { inactiveTimeout: 600 }, (app) => {
+      app.use((_request, response, next) => {
+        response.set(headers);
+        next();
+      });
+    });
+    const user = new Browser(site.address);
+    await user.logIn();
+    clock.pass(400);
+    expect((await user.fetch('/private')).status).toBe(200);
+    clock.pass(400);
+    expect((await user.fetch('/private')).status).toBe(status);
   });
 });

@@ -68,9 +68,14 @@ function headOf(response: ServerResponse): Head {
   response.writeHead = (...given: unknown[]) => {
     const write = writeHead as (...args: unknown[]) => ServerResponse;
     if (response.headersSent) return write.apply(response, given);
-    const rest = setGiven(response, given, head);
+    const { rest, undo } = setGiven(response, given, head);
     setLateCookies(response, head);
-    return write.apply(response, rest);
+    try {
+      return write.apply(response, rest);
+    } catch (error) {
+      if (!response.headersSent) undo();
+      throw error;
+    }
   };
   return head;
 }
@@ -109,21 +114,30 @@ function removeUndue(response: ServerResponse, { late }: Head): void {
 
 /**
  * Sets the headers that `writeHead` is given, with the result that it would have if this library had set none.
- * @returns the other arguments; all of them if they are wrong, so that Node says so.
+ * @returns the other arguments; all of them if they are wrong, so that Node says so. And what removes the headers again
+ * if Node throws for another reason, where Node would have kept none.
  */
-function setGiven(response: ServerResponse, given: unknown[], head: Head): unknown[] {
+function setGiven(response: ServerResponse, given: unknown[], head: Head): { rest: unknown[]; undo: () => void } {
   const hasReason = typeof given[1] === 'string';
   const headers = hasReason ? given[2] : (given[2] ?? given[1]);
-  if (typeof headers !== 'object' || headers === null || isOdd(headers) || !isStatus(given[0])) return given;
+  if (typeof headers !== 'object' || headers === null || isOdd(headers) || !isStatus(given[0])) {
+    return { rest: given, undo: () => {} };
+  }
   const isList = Array.isArray(headers);
-  const keepAll = isList || isUntouched(response, head);
-  setAll(response, grouped(isList ? pairs(headers) : Object.entries(headers), keepAll));
-  return given.slice(0, hasReason ? 2 : 1);
+  const untouched = isUntouched(response, head);
+  const undo = setAll(response, grouped(isList ? pairs(headers) : Object.entries(headers), isList || untouched));
+  return { rest: given.slice(0, hasReason ? 2 : 1), undo: untouched ? undo : () => {} };
 }
 
-/** Sets all of these headers, or none: `setHeader` throws where one is malformed. */
-function setAll(response: ServerResponse, headers: Iterable<[name: string, values: unknown[]]>): void {
+/** Sets all of these headers, or none: `setHeader` throws where one is malformed. @returns what undoes it. */
+function setAll(response: ServerResponse, headers: Iterable<[name: string, values: unknown[]]>): () => void {
   const before = new Map<string, ReturnType<ServerResponse['getHeader']>>();
+  const undo = () => {
+    for (const [name, value] of before) {
+      if (value === undefined) response.removeHeader(name);
+      else response.setHeader(name, value);
+    }
+  };
   try {
     for (const [name, values] of headers) {
       const value = values.length === 1 ? values[0] : values.flat();
@@ -132,12 +146,10 @@ function setAll(response: ServerResponse, headers: Iterable<[name: string, value
       before.set(name, replaced);
     }
   } catch (error) {
-    for (const [name, value] of before) {
-      if (value === undefined) response.removeHeader(name);
-      else response.setHeader(name, value);
-    }
+    undo();
     throw error;
   }
+  return undo;
 }
 
 /** Whether Node takes a status (it drops what comes after the point). */
@@ -191,11 +203,18 @@ function isPrivate(response: ServerResponse): boolean {
 /**
  * Whether a header is for the shared caches on the way, which obey it in place of `Cache-Control`: `CDN-Cache-Control`
  * (RFC 9213) and the like of each vendor, `Surrogate-Control`, Akamai's `Edge-Control`, nginx's `X-Accel-Expires`, and
- * the `X-…-TTL` of Varnish. Of their values only nginx's `0` is certain to store nothing.
+ * the `X-…-TTL` of Varnish. Of their values only nginx's `0` and a `no-store` that nothing contradicts store nothing; a
+ * cache that does not know these goes by `Cache-Control`. The package `nocache` sends `Surrogate-Control: no-store`.
  */
 function addressesSharedCache(name: string, values: readonly string[]): boolean {
   if (name === 'x-accel-expires') return values.some((value) => value.trim() !== '0');
-  return /^(?:.+-cache-control|surrogate-control|edge-control|x-(?:.+-)?ttl)$/.test(name);
+  if (/^x-(?:.+-)?ttl$/.test(name)) return true;
+  return /^(?:.+-cache-control|surrogate-control|edge-control)$/.test(name) && !forbidsStoring(directivesOf(values));
+}
+
+function forbidsStoring(directives: readonly string[]): boolean {
+  const isStrict = directives.every((one) => /^(?:no-store|no-cache|private|(?:must|proxy)-revalidate)$/.test(one));
+  return isStrict && directives.includes('no-store');
 }
 
 /** Directives of `Cache-Control` in lower case, without what is quoted: `private="set-cookie"` is for one header. */
