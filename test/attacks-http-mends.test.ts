@@ -27,6 +27,18 @@ describe.each(frameworks)('%s: a guard behind a proxy that rewrites Host', (_, f
       expect(new URL(location).searchParams.get('url')).toBe(`${site.address}/webauth/callback`);
     },
   );
+
+  it.each(['return=%2Flist&moved=1', 'return=%2flist&iact=yes&moved=1', 'return=/list&moved=1'])(
+    'ends the way to the login with an error where the proxy also rewrites its path: %s',
+    async (query) => {
+      const answer = await new Browser(site.address).get(`/login?${query}`, { host: 'inside:8080' });
+      expect([answer.status, answer.location, /ERR_\w+/.exec(answer.text)?.[0]]).toEqual([
+        400,
+        '',
+        'ERR_PATH_MISMATCH',
+      ]);
+    },
+  );
 });
 
 /** What middleware does that replaced `writeHead` before `webauth()`, as `on-headers` does, and so writes the head last. */
