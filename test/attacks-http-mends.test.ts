@@ -27,6 +27,18 @@ describe.each(frameworks)('%s: a guard behind a proxy that rewrites Host', (_, f
       expect(new URL(location).searchParams.get('url')).toBe(`${site.address}/webauth/callback`);
     },
   );
+
+  it.each(['return=%2Flist&moved=1', 'return=%2flist&iact=yes&moved=1', 'return=/list&moved=1'])(
+    'ends the way to the login with an error where the proxy also rewrites its path: %s',
+    async (query) => {
+      const answer = await new Browser(site.address).get(`/login?${query}`, { host: 'inside:8080' });
+      expect([answer.status, answer.location, /ERR_\w+/.exec(answer.text)?.[0]]).toEqual([
+        400,
+        '',
+        'ERR_PATH_MISMATCH',
+      ]);
+    },
+  );
 });
 
 /** What middleware does that replaced `writeHead` before `webauth()`, as `on-headers` does, and so writes the head last. */
@@ -161,5 +173,28 @@ describe.each(frameworks)('%s: a session that is due for renewal', (_, framework
     expect((await user.fetch('/private')).status).toBe(200);
     clock.pass(400);
     expect((await user.fetch('/private')).status).toBe(status);
+  });
+});
+
+describe('webauth() on a response that a test made up', () => {
+  it('adds no method that is missing, and removes the cookie of a session that does not open', async () => {
+    const waa = createWAA({ baseUrl: 'http://127.0.0.1', secret, wls: wls.profile, now: clock.now });
+    onTestFinished(() => waa.close());
+    await waa.ready;
+    const headers = new Map<string, unknown>();
+    const written: unknown[] = [];
+    const response = {
+      headersSent: false,
+      getHeader: (name: string) => headers.get(name.toLowerCase()),
+      getHeaders: () => Object.fromEntries(headers),
+      hasHeader: (name: string) => headers.has(name.toLowerCase()),
+      setHeader: (name: string, value: unknown) => void headers.set(name.toLowerCase(), value),
+      removeHeader: (name: string) => void headers.delete(name.toLowerCase()),
+      writeHead: (status: number) => void written.push(status),
+    };
+    const request = { method: 'GET', url: '/', headers: { cookie: 'webauth-session=broken' }, rawHeaders: [] };
+    webauth(waa)(request as never, response as never, () => response.writeHead(200));
+    expect([written, 'appendHeader' in response]).toEqual([[200], false]);
+    expect(String(headers.get('set-cookie'))).toMatch(/^webauth-session=; .*Max-Age=0/);
   });
 });

@@ -610,7 +610,8 @@ const MOVED = 'moved=1';
  * parameter of the same name.
  */
 function isDetour(query: string): boolean {
-  return query.startsWith('return=%2F') && hasPair(query, MOVED);
+  // A proxy that rewrites addresses may also decode the slash.
+  return /^return=(?:%2F|\/)/i.test(query) && hasPair(query, MOVED);
 }
 
 const markShape = /^[\w-]{8}$/;
