@@ -27,6 +27,9 @@ const shared: [name: string, headers: Headers][] = [
   ['private for one header only', { 'Cache-Control': 'max-age=60, private="set-cookie"' }],
   ['private as a part of a quoted text', { 'Cache-Control': 'max-age=60, x="a, private"' }],
   ['a vendor’s beside private', { 'Cache-Control': 'private', 'Fastly-Cache-Control': 'max-age=60' }],
+  ['public beside no-cache', { 'Cache-Control': 'public, no-cache' }],
+  ['s-maxage beside max-age=0', { 'Cache-Control': 'max-age=0, s-maxage=60' }],
+  ['no-cache for one header only', { 'Cache-Control': 'no-cache="set-cookie"' }],
   ['public in a second line', { 'Cache-Control': ['private', 'public'] }],
 ];
 
@@ -41,6 +44,8 @@ const own: [name: string, headers: Headers][] = [
   ['Expires that is no date', { Expires: '0' }],
   ['Expires beside private', { 'Cache-Control': 'private', Expires: future }],
   ['private in a second line', { 'Cache-Control': ['max-age=60', 'private'] }],
+  ['no-cache', { 'Cache-Control': 'no-cache' }],
+  ['max-age=0 and must-revalidate', { 'Cache-Control': ['max-age=0', 'Must-Revalidate'] }],
   ['PRIVATE', { 'Cache-Control': 'max-age=60 , PRIVATE' }],
 ];
 
@@ -119,6 +124,14 @@ describe.each(frameworks)('%s: a cookie that is set late', (_, framework) => {
 
   it.each(own)('is set where no shared cache stores it: %s', async (name) => {
     expect(await cookiesOn(name)).toEqual(each([1, 1]));
+  });
+
+  it('adds private to Cache-Control: no-cache, only where it sets a cookie', async () => {
+    const path = `/way?${new URLSearchParams({ way: 'an object', name: 'no-cache' })}`;
+    const answers = await Promise.all(
+      ['webauth-session=broken', 'x=1'].map((cookie) => new Browser(site.address).get(path, { cookie })),
+    );
+    expect(answers.map(({ headers }) => headers.get('cache-control'))).toEqual(['private, no-cache', 'no-cache']);
   });
 
   it('leaves an answer as its handler made it storable', async () => {

@@ -187,7 +187,10 @@ function grouped(lines: Iterable<[unknown, unknown]>, keepAll: boolean): Iterabl
   return groups.values();
 }
 
-/** Whether no shared cache may store the answer. Where the handler says nothing of caches, adds that. */
+/**
+ * Whether no shared cache may store the answer. Where the handler does not mention caches, or lets none reuse the answer
+ * unasked, adds that: a shared cache that revalidates would reuse the stored cookie.
+ */
 function isPrivate(response: ServerResponse): boolean {
   const lines = linesOf(response);
   if ([...lines].some(([name, values]) => addressesSharedCache(name, values))) return false;
@@ -198,9 +201,16 @@ function isPrivate(response: ServerResponse): boolean {
     return true;
   }
   const directives = directivesOf(control);
+  if (directives.every((one) => revalidations.has(one))) {
+    response.setHeader('Cache-Control', ['private', ...control].join(', '));
+    return true;
+  }
   const isOpen = directives.some((one) => /^(?:public|s-maxage)\b/.test(one));
   return !isOpen && directives.some((one) => one === 'private' || one === 'no-store');
 }
+
+/** Directives of `Cache-Control` with which a cache asks before each reuse, if there are no others. */
+const revalidations: ReadonlySet<string> = new Set(['no-cache', 'max-age=0', 'must-revalidate', 'proxy-revalidate']);
 
 /**
  * Whether a header is for the shared caches on the way, which obey it in place of `Cache-Control`: `CDN-Cache-Control`
