@@ -297,7 +297,7 @@ function checkSecret(secret: Config['secret'], development: boolean): void {
   if (secret !== undefined && !development) checkStrength([secret].flat());
   if (secret !== undefined ? secret.length > 0 : development) return;
   throw new TypeError(
-    `secret is missing: it ${needsSecret}. With secret: process.env.NAME, that environment variable is not set. On your own machine NODE_ENV=development does without (unset, it counts as production)`,
+    `secret is missing: it ${needsSecret}. If it is read from an environment variable, that variable is not set. On your own machine NODE_ENV=development does without (unset, it counts as production)`,
   );
 }
 

@@ -243,7 +243,8 @@ describe.concurrent('ucam-webauth verify', () => {
 
   it.each([
     ['nothing', '', /./],
-    ['a word', 'hello', /the version of the response/],
+    ['a word', 'hello', /there is no login response in the input/],
+    ['another version', '4!200!!', /the version of the response/],
     ['too few fields', '3!200!!', /version 3 has 14 fields, and this response 4/],
     ['a broken signature', succeeded.replace(/_$/, '='), /sig is not canonical base64/],
     ['one that is there twice', `?WLS-Response=${failed}&WLS-Response=${failed}`, /WLS-Response more than once/],

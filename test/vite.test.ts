@@ -10,7 +10,8 @@ const blocks = [...section.matchAll(/^```js\n(.*?)^```$/gms)].map(([, code]) => 
 const [config = '', application = '', middleware = ''] = blocks;
 
 describe('an application with the Vite of docs/client.md', () => {
-  const env = { NODE_ENV: 'development' };
+  // Without colors in the output, which CI turns on.
+  const env = { NODE_ENV: 'development', NO_COLOR: '1' };
   let folder: string;
 
   beforeAll(() => {

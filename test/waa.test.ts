@@ -76,7 +76,7 @@ describe('configuration', () => {
     [{ ...good, baseUrl: 'http://example.cam.ac.uk' }, 'plain http'],
     [{ ...good, baseUrl: 'http://localhost:3000' }, 'set NODE_ENV=development'],
     [{ ...good, secret: undefined }, 'openssl rand -hex 32'],
-    [{ ...good, secret: undefined }, 'With secret: process.env.NAME, that environment variable is not set.'],
+    [{ ...good, secret: undefined }, 'If it is read from an environment variable, that variable is not set.'],
     [{ ...good, secret: [] }, 'openssl rand -hex 32'],
     [{ ...good, secret: 'short' }, '64 hex digits'],
     [{ ...good, secret: [secret, 'x'.repeat(64)] }, '64 hex digits'],

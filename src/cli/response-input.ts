@@ -1,5 +1,5 @@
 import { malformed } from '../codec.js';
-import { responseFromQuery } from '../response.js';
+import { MAX_RESPONSE, responseFromQuery } from '../response.js';
 
 /** Response string found in an input. */
 export interface FoundResponse {
@@ -24,7 +24,7 @@ export function findResponse(input: string): FoundResponse {
   const text = unquote(trimmed);
   if (text === '') throw malformed('the input is empty: give the response as an argument, or on standard input');
   const { encoded, form } = text.includes(NAME) ? fromAddress(text) : fromText(text);
-  if (!encoded.includes('!')) {
+  if (encoded.length <= MAX_RESPONSE && !encoded.includes('!')) {
     throw malformed('there is no login response in the input: a response has 13 or 14 fields, with "!" between them');
   }
   return { encoded, form: text === trimmed ? form : `${form}, in quotes` };
