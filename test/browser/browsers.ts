@@ -63,7 +63,10 @@ export async function launchBrowser(
 }
 
 /** Starts a browser for servers on localhost. */
-export async function launchForLocalhost(executablePath: string, launch: Launch): Promise<Browser> {
+export async function launchForLocalhost(
+  executablePath: string,
+  launch: Launch = (options) => chromium.launch(options),
+): Promise<Browser> {
   if (isFirefox(executablePath)) return launchFirefox(executablePath, new Map());
   return launch({ executablePath, args: [...browserArgs] });
 }
@@ -102,7 +105,7 @@ function preferencesFor({ url }: Running): Record<string, string | number | bool
   };
 }
 
-/** Omits the command of Playwright's that a Firefox ESR does not know yet; no test needs the colors that it sets. */
+/** Omits the command of Playwright's that a Firefox ESR does not know yet: its pages keep their light colors. */
 function omitUnknownCommands(browser: Browser): void {
   type Session = { send(method: string, ...more: unknown[]): Promise<unknown> };
   const { _connection: connection } = browser as unknown as {

@@ -1,6 +1,6 @@
 import express from 'express';
 import helmet from 'helmet';
-import { type Browser, chromium, type Page } from 'playwright-core';
+import type { Browser, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { WebauthError } from '../../src/errors.js';
 import { webauth } from '../../src/express/index.js';
@@ -10,9 +10,8 @@ import { createWAA } from '../../src/waa.js';
 import { createWLS } from '../../src/wls/index.js';
 import { wlsKey } from '../helpers.js';
 import { audit } from './audit.js';
-import { browserArgs, type Fresh, findQuickChromium, inFresh, type Running, startNeighbour } from './helpers.js';
-
-const executablePath = findQuickChromium() as string;
+import { installedBrowsers, launchForLocalhost } from './browsers.js';
+import { type Fresh, inFresh, type Running, startNeighbour } from './helpers.js';
 
 /** An application that loses its session cookie, and a login service that logs its user in by way of a further host. */
 interface Site extends Running {
@@ -84,10 +83,10 @@ function withoutSession(set: Set): Set {
   };
 }
 
-describe.skipIf(executablePath === undefined)('a button that begins a login, in Chromium', () => {
+describe.each(installedBrowsers(true))('a button that begins a login, in $name', ({ executablePath }) => {
   let browser: Browser;
   beforeAll(async () => {
-    browser = await chromium.launch({ executablePath, args: [...browserArgs] });
+    browser = await launchForLocalhost(executablePath);
   });
   afterAll(() => browser?.close());
 
