@@ -1,7 +1,14 @@
 import { X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
-import { type Browser, type BrowserContextOptions, chromium, firefox, type LaunchOptions } from 'playwright-core';
+import {
+  type Browser,
+  type BrowserContextOptions,
+  chromium,
+  type Frame,
+  firefox,
+  type LaunchOptions,
+} from 'playwright-core';
 import { browserArgs, findBrowser, findChromium, findQuickChromium, type Running, trusting } from './helpers.js';
 
 /** Starts a browser. */
@@ -33,6 +40,13 @@ export function installedBrowsers(isQuick = false): readonly InstalledBrowser[] 
   return Object.entries(paths).flatMap(([name, executablePath]) =>
     executablePath === undefined ? [] : [{ name: name as InstalledBrowser['name'], executablePath }],
   );
+}
+
+/** Returns the URL of a frame's document, or `blocked` where the browser shows its own error page in its place. */
+export function urlIn(frame: Frame): string {
+  return /^(?:chrome-error:\/\/chromewebdata\/$|about:neterror\?e=cspBlocked&)/.test(frame.url())
+    ? 'blocked'
+    : frame.url();
 }
 
 function isFirefox(executablePath: string): boolean {
