@@ -14,6 +14,9 @@ import { browserArgs, findBrowser, findChromium, findQuickChromium, type Running
 /** Starts a browser. */
 export type Launch = (options: LaunchOptions) => Promise<Browser>;
 
+/** Preferences of Firefox, as about:config shows them. */
+export type Preferences = Readonly<Record<string, string | number | boolean>>;
+
 /** Local ports of servers, by `host:port` of their public origins. */
 export type Names = ReadonlyMap<string, number>;
 
@@ -76,12 +79,22 @@ export async function launchBrowser(
   });
 }
 
-/** Starts a browser for servers on localhost. */
+/**
+ * Starts a browser for servers on localhost.
+ *
+ * @param launch starts the browser, if it is a Chromium.
+ * @param preferences further preferences, if it is a Firefox.
+ */
 export async function launchForLocalhost(
   executablePath: string,
   launch: Launch = (options) => chromium.launch(options),
+  preferences: Preferences = {},
 ): Promise<Browser> {
-  if (isFirefox(executablePath)) return launchFirefox(executablePath, new Map());
+  if (isFirefox(executablePath)) {
+    return launchFirefox(executablePath, new Map(), ({ firefoxUserPrefs, ...options }) =>
+      firefox.launch({ ...options, firefoxUserPrefs: { ...firefoxUserPrefs, ...preferences } }),
+    );
+  }
   return launch({ executablePath, args: [...browserArgs] });
 }
 
@@ -109,7 +122,7 @@ async function launchFirefox(
 }
 
 /** Playwright's own option does not reach the contexts. */
-function preferencesFor({ url }: Running): Record<string, string | number | boolean> {
+function preferencesFor({ url }: Running): Preferences {
   const { hostname, port } = new URL(url);
   return {
     'network.proxy.type': 1,
