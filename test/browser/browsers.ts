@@ -1,11 +1,21 @@
 import { X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
-import { type Browser, type BrowserContextOptions, chromium, firefox, type LaunchOptions } from 'playwright-core';
+import {
+  type Browser,
+  type BrowserContextOptions,
+  chromium,
+  type Frame,
+  firefox,
+  type LaunchOptions,
+} from 'playwright-core';
 import { browserArgs, findBrowser, findChromium, findQuickChromium, type Running, trusting } from './helpers.js';
 
 /** Starts a browser. */
 export type Launch = (options: LaunchOptions) => Promise<Browser>;
+
+/** Preferences of Firefox, as about:config shows them. */
+export type Preferences = Readonly<Record<string, string | number | boolean>>;
 
 /** Local ports of servers, by `host:port` of their public origins. */
 export type Names = ReadonlyMap<string, number>;
@@ -35,6 +45,13 @@ export function installedBrowsers(isQuick = false): readonly InstalledBrowser[] 
   );
 }
 
+/** Returns the URL of a frame's document, or `blocked` where the browser shows its own error page in its place. */
+export function urlIn(frame: Frame): string {
+  return /^(?:chrome-error:\/\/chromewebdata\/$|about:neterror\?e=cspBlocked&)/.test(frame.url())
+    ? 'blocked'
+    : frame.url();
+}
+
 function isFirefox(executablePath: string): boolean {
   return /firefox(\.exe)?(-esr)?$/i.test(executablePath);
 }
@@ -62,12 +79,22 @@ export async function launchBrowser(
   });
 }
 
-/** Starts a browser for servers on localhost. */
+/**
+ * Starts a browser for servers on localhost.
+ *
+ * @param launch starts the browser, if it is a Chromium.
+ * @param preferences further preferences, if it is a Firefox.
+ */
 export async function launchForLocalhost(
   executablePath: string,
   launch: Launch = (options) => chromium.launch(options),
+  preferences: Preferences = {},
 ): Promise<Browser> {
-  if (isFirefox(executablePath)) return launchFirefox(executablePath, new Map());
+  if (isFirefox(executablePath)) {
+    return launchFirefox(executablePath, new Map(), ({ firefoxUserPrefs, ...options }) =>
+      firefox.launch({ ...options, firefoxUserPrefs: { ...firefoxUserPrefs, ...preferences } }),
+    );
+  }
   return launch({ executablePath, args: [...browserArgs] });
 }
 
@@ -95,7 +122,7 @@ async function launchFirefox(
 }
 
 /** Playwright's own option does not reach the contexts. */
-function preferencesFor({ url }: Running): Record<string, string | number | boolean> {
+function preferencesFor({ url }: Running): Preferences {
   const { hostname, port } = new URL(url);
   return {
     'network.proxy.type': 1,

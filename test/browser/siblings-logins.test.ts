@@ -3,7 +3,8 @@ import type { Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { webauth } from '../../src/express/index.js';
 import { createWAA } from '../../src/waa.js';
-import { findChromium, type Routes } from './helpers.js';
+import { installedBrowsers } from './browsers.js';
+import type { Routes } from './helpers.js';
 import {
   app,
   ask,
@@ -21,14 +22,12 @@ import {
   startDomain,
 } from './https.js';
 
-const executablePath = findChromium() as string;
-
 /** Another application below a path, whose session cookie is for that path. */
 const anchorCookie = '__Host-webauth-session-id';
 const notes = { base: '/notes', prefix: '__Secure-', name: 'notes' };
 
 // In all of these the victim is test0001, and the attacker, who has a site under cam.ac.uk and an account, test0002.
-describe.skipIf(executablePath === undefined)('logging in over https under cam.ac.uk', () => {
+describe.each(installedBrowsers())('logging in over https under cam.ac.uk in $name', ({ executablePath }) => {
   let domain: Domain;
   beforeAll(async () => {
     domain = await startDomain(executablePath, answer, addRoutes);
