@@ -1,11 +1,10 @@
 import { join } from 'node:path';
-import { type Browser, type BrowserContext, chromium, type Locator, type Page } from 'playwright-core';
+import type { Browser, BrowserContext, Locator, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { freePorts, Program } from '../processes.js';
 import { audit } from './audit.js';
-import { browserArgs, type Fresh, findQuickChromium, inFresh, startNeighbour } from './helpers.js';
-
-const executablePath = findQuickChromium();
+import { installedBrowsers, launchForLocalhost } from './browsers.js';
+import { type Fresh, inFresh, startNeighbour } from './helpers.js';
 
 /** The example, and a page that was never there before. */
 interface Visit {
@@ -17,11 +16,11 @@ interface Visit {
   readonly context: BrowserContext;
 }
 
-describe.skipIf(executablePath === undefined)('examples with sockets, in Chromium', () => {
+describe.each(installedBrowsers(true))('examples with sockets, in $name', ({ name, executablePath }) => {
   let browser: Browser;
 
   beforeAll(async () => {
-    browser = await chromium.launch({ executablePath: executablePath as string, args: [...browserArgs] });
+    browser = await launchForLocalhost(executablePath);
   });
   afterAll(() => browser?.close());
 
@@ -109,7 +108,7 @@ describe.skipIf(executablePath === undefined)('examples with sockets, in Chromiu
         expect(await log(page).textContent()).not.toContain('planted');
         await neighbour.close();
       },
-      { provoked: [/WebSocket connection to .* failed/] },
+      { provoked: [rejectedHandshake[name]] },
     ),
   );
 
@@ -151,6 +150,12 @@ describe.skipIf(executablePath === undefined)('examples with sockets, in Chromiu
     }),
   );
 });
+
+/** Complaint about a socket. */
+const rejectedHandshake = {
+  Chromium: /WebSocket connection to .* failed/,
+  Firefox: /can’t establish a connection to the server at ws:/,
+};
 
 async function start(example: string, env: Readonly<Record<string, string>>): Promise<Program> {
   const program = new Program(['--import', 'tsx', join('examples', example)], { env });
