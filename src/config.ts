@@ -1,5 +1,5 @@
 import { types } from 'node:util';
-import { isDevelopment, isLoopback } from './environment.js';
+import { developmentAdvice, isDevelopment, isLoopback } from './environment.js';
 import type { ErrorCode } from './errors.js';
 import {
   callable,
@@ -9,6 +9,7 @@ import {
   flag,
   isSeconds,
   isText,
+  isTextList,
   keySet,
   names,
   type Rules,
@@ -208,7 +209,7 @@ export function checkConfig(config: Config): void {
 
 const rules: Rules<Config> = {
   baseUrl: text,
-  secret: [(value) => isUnsplit(value) || [value].flat().every(isSecret), `${needsSecret}, or a list of such`],
+  secret: [(value) => isText(value) || isTextList(value), `${needsSecret}, or a list of such`],
   wls: [
     (value) => typeof value === 'object' && value !== null,
     'is a login service, such as raven, which this package exports, and not its name',
@@ -269,7 +270,7 @@ export function checkEncrypted(what: string, address: string, advice: string, de
   if (!isLoopback(hostname)) {
     throw new TypeError(`${what} is plain http, so that cookies could be read and set by others on the way: ${advice}`);
   }
-  if (!development) throw new TypeError(`${what} is plain http on this machine, ${onlyDevelopment}`);
+  if (!development) throw new TypeError(`${what} is plain http on this machine, ${onlyDevelopment()}`);
 }
 
 /** Whether a cookie of that path is sent with requests for another path (RFC 6265, 5.1.4). */
@@ -286,7 +287,7 @@ function checkCookiePath(config: Config): void {
   );
 }
 
-const onlyDevelopment = 'which is for development only: set NODE_ENV=development (unset, it counts as production)';
+const onlyDevelopment = () => `which is for development only: ${developmentAdvice()}`;
 
 function checkSecret(secret: Config['secret'], development: boolean): void {
   if (isUnsplit(secret)) {
@@ -294,11 +295,18 @@ function checkSecret(secret: Config['secret'], development: boolean): void {
       "the option secret has white space around it, such as the end of a line, or several secrets in one text: write secret: cookieSecret(), which reads UCAM_WEBAUTH_SECRET, or cookieSecret({ env: 'NAME' })",
     );
   }
+  for (const one of [secret ?? []].flat()) if (!isSecret(one)) throw new TypeError(describeMalformed(one));
   if (secret !== undefined && !development) checkStrength([secret].flat());
   if (secret !== undefined ? secret.length > 0 : development) return;
   throw new TypeError(
-    `secret is missing: it ${needsSecret}. If it is read from an environment variable, that variable is not set. On your own machine NODE_ENV=development does without (unset, it counts as production)`,
+    `secret is missing: it ${needsSecret}. If it is read from an environment variable, that variable is not set. On your own machine no secret is needed: ${developmentAdvice()}`,
   );
+}
+
+/** Describes a text that is no secret by its form alone. */
+function describeMalformed(secret: string): string {
+  const form = /^[\da-f]*$/i.test(secret) ? '' : ', not all of them hex digits';
+  return `the option secret ${needsSecret}, or a list of such; here it is a text of ${secret.length} characters${form}`;
 }
 
 const profileRules: Rules<Profile> = {
@@ -330,12 +338,12 @@ function checkProfile(wls: Profile, desc: string | undefined, development: boole
     formatRequest(address, { url: 'https://example.org/', ...(desc && { desc }) });
   if (development) return;
   if (isLoopback(new URL(authUrl).hostname))
-    throw new TypeError(`the login service is on this machine, ${onlyDevelopment}`);
+    throw new TypeError(`the login service is on this machine, ${onlyDevelopment()}`);
   for (const kid of keys.kids) {
     const key = keys.get(kid);
     if (key && isDemoKey(key)) {
       throw new TypeError(
-        `key ${kid} is that of Raven's demonstration service, with which anybody can log in as anybody, ${onlyDevelopment}`,
+        `key ${kid} is that of Raven's demonstration service, with which anybody can log in as anybody, ${onlyDevelopment()}`,
       );
     }
   }

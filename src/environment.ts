@@ -4,6 +4,13 @@ export function isDevelopment(): boolean {
   return NODE_ENV === 'development' || NODE_ENV === 'test';
 }
 
+/** Advice to set `NODE_ENV`, with what it is now. */
+export function developmentAdvice(): string {
+  const { NODE_ENV } = process.env;
+  const now = NODE_ENV === undefined ? 'unset, it' : `here it is ${JSON.stringify(NODE_ENV.slice(0, 20))}, which`;
+  return `set NODE_ENV=development (${now} counts as production)`;
+}
+
 /** Whether events are printed unless the application says otherwise: in development, but not in tests. */
 export function logsToConsole(): boolean {
   return process.env['NODE_ENV'] === 'development';

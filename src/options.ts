@@ -97,10 +97,11 @@ export function checkOptions(
   rules: Readonly<Record<string, Rule>>,
   kind: 'option' | 'field' = 'option',
 ): void {
-  const needs = `${of} takes an object of ${kind}s`;
+  const wanted = Object.keys(rules).filter((name) => rules[name]?.[2] === 'required');
+  const example = wanted.length > 0 ? `, such as { ${wanted.join(', ')} }` : '';
+  const needs = `${of} takes an object of ${kind}s${example}`;
   if (!passes(isPlain, options)) throw new TypeError(`${needs}; here it is ${kindOf(options)}`);
   const given = readFields(needs, options);
-  const wanted = Object.keys(rules).filter((name) => rules[name]?.[2] === 'required');
   for (const name of wanted) if (!given.has(name)) throw new TypeError(`${of} needs the ${kind} ${name}`);
   for (const [name, value] of given) {
     const rule = Object.hasOwn(rules, name) ? rules[name] : undefined;

@@ -210,7 +210,8 @@ export class WAA {
       staleAfter: (config.staleAfter ?? 10) * 1000,
       allowStale: config.dangerouslyAllowStaleSessions ?? false,
       listed: config.listSessions ?? false,
-      complain: (message) => this.log('error', 'store', message, { code: 'ERR_STORE_UNAVAILABLE' }),
+      complain: (message, level = 'error') =>
+        this.log(level, 'store', message, level === 'error' ? { code: 'ERR_STORE_UNAVAILABLE' } : {}),
     });
     this.ready = this.#sessions.ready;
     // Of all that can be wrong with a store, this is not over by itself; somebody has to hear of it.

@@ -832,7 +832,7 @@ describe.each([...documents, ...inDocs.map((name) => `docs/${name}`)])('%s', (do
   it('names files that exist', () => {
     // A name in code, with an ending of ours. What a user makes or fetches is not ours, nor what a page has addresses of.
     const served = ['/client.js', '/client/index.js'];
-    const inTesting = ['app.ts', 'app.test.ts', 'jest.config.cjs', 'server.cjs'];
+    const inTesting = ['app.ts', './app.js', './app.ts', 'server.mjs', 'app.test.ts', 'jest.config.cjs', 'server.cjs'];
     const theirs = [
       'pubkey2.crt',
       'pubkey901.crt',

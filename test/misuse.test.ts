@@ -5,7 +5,7 @@ import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Server } from 'socket.io';
-import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { WebSocketServer } from 'ws';
 import * as express from '../src/express/index.js';
 import * as index from '../src/index.js';
@@ -490,6 +490,40 @@ describe('the public API', () => {
     const methods = Object.getOwnPropertyNames(Object.getPrototypeOf(waa)).filter((name) => method(name) !== undefined);
     const others = new Set(['constructor', 'close', ...internal.split(' ')]);
     expect(methods.filter((name) => !called.has(`waa.${name}`) && !others.has(name))).toEqual([]);
+  });
+});
+
+describe('messages of wrong options', () => {
+  it.each<[string, () => unknown, string]>([
+    [
+      'the form of a wrong secret',
+      () => index.createWAA({ ...config, secret: 'cGFzc3dvcmQ=' }),
+      'here it is a text of 12 characters, not all of them hex digits',
+    ],
+    [
+      'the length of a wrong secret',
+      () => index.createWAA({ ...config, secret: ['a1'.repeat(16)] }),
+      'here it is a text of 32 characters',
+    ],
+    [
+      'the option of a RedisStore',
+      () => new redis.RedisStore('redis://localhost' as never),
+      'RedisStore takes an object of options, such as { url }; here it is a text',
+    ],
+  ])('name %s', (_name, act, sentence) => {
+    expect(act).toThrow(TypeError);
+    expect(act).toThrow(sentence);
+  });
+
+  it.each([
+    ['dev', 'set NODE_ENV=development (here it is "dev", which counts as production)'],
+    ['x'.repeat(50), `here it is "${'x'.repeat(20)}", which`],
+    [undefined, 'set NODE_ENV=development (unset, it counts as production)'],
+  ])('name a NODE_ENV of %j', (value, sentence) => {
+    vi.stubEnv('NODE_ENV', value);
+    onTestFinished(() => void vi.unstubAllEnvs());
+    expect(() => index.createWAA({ baseUrl: 'http://localhost:3000' })).toThrow(sentence);
+    expect(() => wlsModule.createWLS()).toThrow(sentence);
   });
 });
 

@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { createServer } from 'node:http';
 import { type AddressInfo, connect } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { describe, expect, it, onTestFinished } from 'vitest';
+import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { acceptUpgrades } from '../src/websocket/index.js';
 import { handshake, socketSite } from './sockets.js';
 
@@ -40,6 +40,21 @@ describe('acceptUpgrades(), for a path without an endpoint', () => {
     expect(logged.length).toBeGreaterThan(10);
     expect(logged.length).toBeLessThanOrEqual(20);
     for (const message of logged) expect(message.length).toBeLessThan(220);
+  });
+});
+
+describe('acceptUpgrades(), for an Origin that is not allowed', () => {
+  it('logs it as a warning with NODE_ENV=development, once for each Origin, and at debug otherwise', async () => {
+    site.accept({ path: '/live' });
+    const open = (origin: string) => site.raw([`Origin: ${origin}`], undefined, '/live');
+    await open('http://dev.example:5173');
+    expect(messages()).toEqual([]);
+    vi.stubEnv('NODE_ENV', 'development');
+    onTestFinished(() => void vi.unstubAllEnvs());
+    for (const origin of ['http://dev.example:5173', 'http://dev.example:5173', 'http://dev.example:5174']) {
+      expect(await open(origin)).toContain('403');
+    }
+    expect(messages()).toEqual(['5173', '5174'].map((port) => expect.stringContaining(`http://dev.example:${port}`)));
   });
 });
 

@@ -145,7 +145,7 @@ const JUPYTER = 'v1.token.websocket.jupyter.org';
 const credentials: readonly Credential[] = ['cookie', 'frame', 'query', 'subprotocol', 'firstMessage'];
 
 const guess =
-  "The server is there, and opens no socket: a guess is that it refuses this one. With rejection: 'close' it would say why.";
+  'The server is there, and opens no socket: a guess is that it refuses this one, or that a proxy passes none on. The log may say why.';
 
 class Kept implements Connection {
   readonly #url: URL;

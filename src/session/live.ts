@@ -47,7 +47,7 @@ export interface LiveOptions {
   /** Whether to go on by what it knew, when that is older. */
   readonly allowStale: boolean;
   /** Is told what fails in the store, since nobody else is. */
-  readonly complain: (message: string) => void;
+  readonly complain: (message: string, level?: 'error' | 'info') => void;
   /** How many ended sessions are remembered, before nobody can log in any more. */
   readonly most?: number;
 }
@@ -338,7 +338,7 @@ export class LiveSessions {
     const { complain, allowStale, staleAfter } = this.#options;
     const then = allowStale ? 'sessions are trusted all the same' : 'sessions are refused until it is heard again';
     if (stale) complain(`nothing was heard of the store for ${staleAfter / 1000} s: ${then}`);
-    else complain('the store is heard again');
+    else complain('the store is heard again', 'info');
     this.complaints.clear();
   }
 

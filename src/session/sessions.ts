@@ -3,7 +3,7 @@ import { digest } from '../digest.js';
 import { SessionError, WebauthError } from '../errors.js';
 import type { Handle } from './ended.js';
 import { SessionList } from './list.js';
-import { LiveSessions } from './live.js';
+import { type LiveOptions, LiveSessions } from './live.js';
 import { expired, forgotten, revoked, storeAway } from './over.js';
 import { OwnAuth } from './own-auth.js';
 import { Recent } from './recent.js';
@@ -49,7 +49,7 @@ export interface SessionsOptions {
   /** Whether to keep a list of people's sessions. */
   readonly listed: boolean;
   /** Is told what fails in the store, since nobody else is. */
-  readonly complain: (message: string) => void;
+  readonly complain: LiveOptions['complain'];
 }
 
 /** What opens sockets at another origin, and nothing else. */

@@ -1,5 +1,5 @@
 import type { IncomingMessage } from 'node:http';
-import { isLoopback } from '../environment.js';
+import { isLoopback, logsToConsole } from '../environment.js';
 import { AuthorisationError, type Handshake, SessionError, WebauthError } from '../errors.js';
 import { authorizationLines, checkOrigin, isForeignRead, withOwn } from '../http.js';
 import type { Auth } from '../session/session.js';
@@ -181,8 +181,17 @@ export class Gate {
 
   /** Reports a refusal: quietly, since anybody can cause them, but for what the application's own set-up causes. */
   report<E extends WebauthError>(error: E, auth?: Auth): E {
-    this.#waa.refused(error, auth, error.code === 'ERR_PLAIN_REFUSED' ? 'warn' : 'debug');
+    const isConfiguration = error.code === 'ERR_PLAIN_REFUSED' || this.#isNewOrigin(error);
+    this.#waa.refused(error, auth, isConfiguration ? 'warn' : 'debug');
     return error;
+  }
+
+  /** Whether to warn a developer of a rejected Origin: of each once. A proxy in development may change it. */
+  #isNewOrigin({ code, message }: WebauthError): boolean {
+    if (code !== 'ERR_ORIGIN_REFUSED' || !logsToConsole()) return false;
+    if (warnedOf.size >= MAX_WARNINGS || warnedOf.has(message)) return false;
+    warnedOf.add(message);
+    return true;
   }
 
   /** Reports what a check refuses to somebody. */
@@ -282,6 +291,10 @@ export class Gate {
     return this.report(error, whose.get(error));
   }
 }
+
+/** Most warnings of rejected Origins in a process. */
+const MAX_WARNINGS = 20;
+const warnedOf = new Set<string>();
 
 /** Of somebody who is known, and may not enter. */
 const whose = new WeakMap<WebauthError, Auth>();

@@ -1,7 +1,7 @@
 import { createPrivateKey, createPublicKey, generateKeyPairSync, KeyObject } from 'node:crypto';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { isDevelopment, isLoopback } from '../environment.js';
+import { developmentAdvice, isDevelopment, isLoopback } from '../environment.js';
 import { KeySet } from '../keys.js';
 import {
   callable,
@@ -218,9 +218,7 @@ const rules: Rules<WLSOptions> = {
 function checkWLS(options: WLSOptions): void {
   checkOptions('createWLS', options, rules);
   if (!isDevelopment() && !options.dangerouslyActAsDevelopment) {
-    throw new TypeError(
-      'the development login service lets anybody log in as anybody: set NODE_ENV=development, or test (unset, it counts as production)',
-    );
+    throw new TypeError(`the development login service lets anybody log in as anybody: ${developmentAdvice()}`);
   }
   if (options.accounts) checkAccounts(options.accounts);
 }
