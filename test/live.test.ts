@@ -15,7 +15,8 @@ function setUp(given?: Store) {
   const store = given ?? new MemoryStore({ now });
   const told: string[] = [];
   const make = (more = {}) => {
-    const complain = (message: string) => void told.push(message);
+    const complain = (message: string, level = 'error') =>
+      void told.push(level === 'error' ? message : `${level}: ${message}`);
     const here = { application: digest('application', 'here'), maxLife: 7200 };
     return new LiveSessions({ ...here, store, now, staleAfter: 10_000, allowStale: false, complain, ...more });
   };
@@ -246,7 +247,7 @@ describe('with a store that is out of hearing', () => {
     expect(told).toEqual(['nothing was heard of the store for 10 s: sessions are refused until it is heard again']);
     mood.lag = 0;
     expect(live.mark()).toBe(await store.mark());
-    expect(told[1]).toBe('the store is heard again');
+    expect(told[1]).toBe('info: the store is heard again');
   });
 
   it('sockets are closed with 1013', async () => {
