@@ -258,6 +258,23 @@ describe.skipIf(!findPrograms(['nginx']))('webauth() behind nginx', () => {
     expect(answer.text).toContain(`action="${path}/webauth/login?return=`);
   });
 
+  it('ends the way to the login with an error where nginx strips the path, and the application has other routes', async () => {
+    const server = 'proxy_set_header Host application; location /app/ { proxy_pass UPSTREAM/; }';
+    const browser = await start('/app', server, {}, (app, auth) => {
+      app.get('/private', auth.require(), (_request, response) => void response.send('in'));
+    });
+    const { answer } = await browser.arrive('/app/private');
+    expectMisdirected(answer, '/webauth/login', '/app/webauth/login');
+    expect(answer.text).toContain('action="/app/webauth/login?return=%2Fprivate"');
+  });
+
+  it('leaves such a redirect of another application on the host alone', async () => {
+    const browser = await start('/app', 'location / { proxy_pass UPSTREAM; }', {}, () => {});
+    const { status } = await browser.get('/webauth/login?return=%2F&moved=%2F');
+    expect([status, misdirections(site).length]).toEqual([404, 1]);
+    expect((await browser.get('/webauth/login?return=%2F&moved=%2Fapp%2F')).status).toBe(400);
+  });
+
   it.each([
     ['strips the path', '/app', 'location /app/ { proxy_pass UPSTREAM/; }', ''],
     ['strips part of the path', '/a/b', 'location /a/ { proxy_pass UPSTREAM/; }', '/b'],

@@ -209,7 +209,7 @@ describe.each(frameworks)('%s', (_, framework) => {
     const socket = connect(Number(port), hostname);
     socket.end(`${head}Accept: text/html\r\nConnection: close\r\n\r\n`);
     const [, location] = /^Location: (.*)$/im.exec(await readAll(socket)) ?? [];
-    expect(location).toBe(`${site.address}/webauth/login?return=%2Fprivate&moved=1`);
+    expect(location).toBe(`${site.address}/webauth/login?return=%2Fprivate&moved=%2F`);
   });
 
   it('headers without end are refused before we look at them', async () => {

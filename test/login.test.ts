@@ -94,7 +94,7 @@ describe.each(frameworks)('%s', (_, framework) => {
     it('is under the name of baseUrl, to which a step-up moves with all that is demanded', async () => {
       const person = await loggedIn();
       const moved = await person.get('/staff?x=1', { host: 'alias.example' });
-      expect(moved.location).toBe(`${site.address}/webauth/login?return=%2Fstaff%3Fx%3D1&iact=yes&aauth=pwd&moved=1`);
+      expect(moved.location).toBe(`${site.address}/webauth/login?return=%2Fstaff%3Fx%3D1&iact=yes&aauth=pwd&moved=%2F`);
       expect(moved.set).toEqual([]);
       expect(asked(await person.get(moved.location))).toMatchObject({ iact: 'yes', aauth: 'pwd' });
     });

@@ -63,7 +63,7 @@ describe.each(frameworks)('%s', (_, framework) => {
           const person = new Browser(address, origin);
           const first = await person.get(`${path}/private?x=1`, headers);
           expect(first.location).toBe(
-            `${origin}${path}/webauth/login?return=${encodeURIComponent(path)}%2Fprivate%3Fx%3D1&moved=1`,
+            `${origin}${path}/webauth/login?return=${encodeURIComponent(path)}%2Fprivate%3Fx%3D1&moved=${encodeURIComponent(path)}%2F`,
           );
           const begun = await person.get(first.location, headers);
           expect(begun.location.startsWith(`${authUrl}?`)).toBe(true);

@@ -59,11 +59,17 @@ export class Glue {
   readonly #host: string;
   /** By path, then by method. */
   readonly #routes: ReadonlyMap<string, Readonly<Record<string, Route>>>;
+  /**
+   * Parameter of a redirect to the login route of our own host. Its value is the path of `baseUrl`, since several
+   * applications may be on that host.
+   */
+  readonly #moved: string;
   readonly #name = Symbol('ucam-webauth visitor');
 
   constructor(waa: WAA) {
     this.#waa = waa;
     this.#host = new URL(waa.origin).host;
+    this.#moved = `moved=${encodeURIComponent(waa.routes.home)}`;
     const { login, callback, logout, ticket, cleared } = waa.routes;
     this.#routes = new Map<string, Record<string, Route>>([
       ...(waa.clearsCache ? [[cleared, { GET: sendCleared }] as const] : []),
@@ -78,7 +84,7 @@ export class Glue {
     const { path, query } = requestTarget(request);
     const methods = this.#routes.get(path);
     this.#setAuth(request, methods ? this.#visitor(request) : this.#receive(request, response));
-    const misdirected = query.includes('WLS-Response') && this.#findMisdirected(request);
+    const misdirected = query !== '' && this.#findMisdirected(request);
     if (misdirected) return this.#fail(misdirected, response, next);
     if (methods === undefined) {
       this.#watchRewritten(path, response);
@@ -134,16 +140,37 @@ export class Glue {
     next();
   }
 
-  /** Returns the error of a login response at another path than the callback, where the login began here. */
+  /** Returns the error of a request of a login that began here, and that arrives at another path than its own. */
   #findMisdirected(request: IncomingMessage): WebauthError | undefined {
     const { path, query } = requestTarget(request);
-    if (path === this.#waa.routes.callback || !isSafe(request)) return undefined;
+    if (!isSafe(request)) return undefined;
+    if (query.includes('WLS-Response')) return this.#findResponse(path, query);
+    if (path === this.#waa.routes.login || !this.#isDetour(query)) return undefined;
+    // Where the page needs a login too, the redirect would be sent again, without end.
+    const error = pathMismatch('a redirect to the login route', path, this.#waa.routes.login);
+    const search = new URLSearchParams(query);
+    error.loginUrl = this.#waa.loginUrl(search.get('return') ?? '', parseDemands(search));
+    return error;
+  }
+
+  /** Returns the error of a login response at another path than the callback. */
+  #findResponse(path: string, query: string): WebauthError | undefined {
+    if (path === this.#waa.routes.callback) return undefined;
     try {
       return this.#waa.rejectMisdirected(responseFromQuery(query), path);
     } catch (error) {
       if (error instanceof ResponseError) return undefined;
       throw error;
     }
+  }
+
+  /**
+   * Whether a query is that of a redirect to the login route of our own host. A proxy that rewrites addresses may also
+   * decode slashes.
+   */
+  #isDetour(query: string): boolean {
+    const decoded = query.replaceAll(/%2F/gi, '/');
+    return decoded.startsWith('return=/') && hasPair(decoded, decodeURIComponent(this.#moved));
   }
 
   /** Reports a request for a route of ours whose path a proxy has changed, if no other handler answers it. */
@@ -252,22 +279,20 @@ export class Glue {
     const { origin, routes, cookies } = this.#waa;
     const { returnTo, demands, isPressed = false } = need;
     const { path, query } = requestTarget(request);
-    const moved = path === routes.login && hasPair(query, MOVED);
+    const moved = path === routes.login && this.#isDetour(query);
     if (!isPressed) this.#refuseLoop(need, request);
     this.#checkStore(need);
     // The cookie of this login has to be set where the login service sends people back to. `moved` ends it there: a
     // proxy may rewrite Host on the way to us. A form's Origin is not rewritten.
     const isHere = hostOf(request) === this.#host || (isPressed && request.headers.origin === origin);
     if (!isHere && !moved) {
-      // This redirect has come back: at another path it would be sent again, without end.
-      if (isDetour(query)) throw this.#detourMismatch(path, returnTo, demands);
       this.#waa.noteReturn(returnTo);
       this.#waa.log(
         'info',
         'login started',
         `the application was requested under another name: the request has the Host ${quoteHeader(hostOf(request) ?? '')}, and baseUrl has ${this.#host}: the browser is sent there first (a test sends the header Host: ${this.#host})`,
       );
-      return redirect(response, `${origin}${this.#waa.loginUrl(returnTo, demands)}&${MOVED}`);
+      return redirect(response, `${origin}${this.#waa.loginUrl(returnTo, demands)}&${this.#moved}`);
     }
     const nonce = this.#cookie(request, cookies.login);
     // Who has no session any more need not come back as the same person.
@@ -286,13 +311,6 @@ export class Glue {
       (error as WebauthError).loginUrl = this.#waa.loginUrl(returnTo, demands);
       throw error;
     }
-  }
-
-  /** Error of a redirect to the login route of our own host, where a proxy rewrote its path. */
-  #detourMismatch(path: string, returnTo: string, demands: Demands | undefined): WebauthError {
-    const error = pathMismatch('a redirect to the login route', path, this.#waa.routes.login);
-    error.loginUrl = this.#waa.loginUrl(returnTo, demands);
-    return error;
   }
 
   /** A login has just succeeded, and another one is needed all the same: it would be in vain too. */
@@ -347,7 +365,7 @@ export class Glue {
     }
     if (problem) return this.#redirectToLogin({ returnTo, demands, problem, isPressed }, request, response);
     // Another process, to which the page leads, may think otherwise.
-    if (hasPair(requestTarget(request).query, MOVED)) this.#setDone(request, response, {});
+    if (this.#isDetour(requestTarget(request).query)) this.#setDone(request, response, {});
     redirect(response, this.#waa.origin + this.#waa.safeReturn(returnTo));
   }
 
@@ -601,18 +619,6 @@ function markOf(demands: Demands = {}): string {
 
 /** Folder of our routes, below the path of `baseUrl`. */
 const OUR_FOLDER = '/webauth/';
-
-/** Says of the login route that the browser was sent there from another name of the host. */
-const MOVED = 'moved=1';
-
-/**
- * Whether a query is that of a redirect to the login route of our own host. A page of the application may have a
- * parameter of the same name.
- */
-function isDetour(query: string): boolean {
-  // A proxy that rewrites addresses may also decode the slash.
-  return /^return=(?:%2F|\/)/i.test(query) && hasPair(query, MOVED);
-}
 
 const markShape = /^[\w-]{8}$/;
 const MAX_MARKS = 8;

@@ -337,7 +337,7 @@ function addresses(): string[] {
     `return[]=//${host}`,
     `return[0]=//${host}&return=//${host}`,
     `%72eturn=//${host}`,
-    `return=//${host}&moved=1`,
+    `return=//${host}&moved=%2F`,
     `return=+//${host}`,
     '',
   ];
