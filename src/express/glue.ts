@@ -59,17 +59,11 @@ export class Glue {
   readonly #host: string;
   /** By path, then by method. */
   readonly #routes: ReadonlyMap<string, Readonly<Record<string, Route>>>;
-  /**
-   * Parameter of a redirect to the login route of our own host. Its value is the path of `baseUrl`, since several
-   * applications may be on that host.
-   */
-  readonly #moved: string;
   readonly #name = Symbol('ucam-webauth visitor');
 
   constructor(waa: WAA) {
     this.#waa = waa;
     this.#host = new URL(waa.origin).host;
-    this.#moved = `moved=${encodeURIComponent(waa.routes.home)}`;
     const { login, callback, logout, ticket, cleared } = waa.routes;
     this.#routes = new Map<string, Record<string, Route>>([
       ...(waa.clearsCache ? [[cleared, { GET: sendCleared }] as const] : []),
@@ -165,12 +159,12 @@ export class Glue {
   }
 
   /**
-   * Whether a query is that of a redirect to the login route of our own host. A proxy that rewrites addresses may also
-   * decode slashes.
+   * Whether a query is that of a redirect to the login route of our own host. It names the path of `baseUrl`, since several
+   * applications may be on that host. A proxy that rewrites addresses may also decode slashes.
    */
   #isDetour(query: string): boolean {
     const decoded = query.replaceAll(/%2F/gi, '/');
-    return decoded.startsWith('return=/') && hasPair(decoded, decodeURIComponent(this.#moved));
+    return decoded.startsWith('return=/') && hasPair(decoded, `moved=${this.#waa.routes.home}`);
   }
 
   /** Reports a request for a route of ours whose path a proxy has changed, if no other handler answers it. */
@@ -279,20 +273,21 @@ export class Glue {
     const { origin, routes, cookies } = this.#waa;
     const { returnTo, demands, isPressed = false } = need;
     const { path, query } = requestTarget(request);
-    const moved = path === routes.login && this.#isDetour(query);
+    const hasMoved = path === routes.login && this.#isDetour(query);
     if (!isPressed) this.#refuseLoop(need, request);
     this.#checkStore(need);
     // The cookie of this login has to be set where the login service sends people back to. `moved` ends it there: a
     // proxy may rewrite Host on the way to us. A form's Origin is not rewritten.
     const isHere = hostOf(request) === this.#host || (isPressed && request.headers.origin === origin);
-    if (!isHere && !moved) {
+    if (!isHere && !hasMoved) {
       this.#waa.noteReturn(returnTo);
       this.#waa.log(
         'info',
         'login started',
         `the application was requested under another name: the request has the Host ${quoteHeader(hostOf(request) ?? '')}, and baseUrl has ${this.#host}: the browser is sent there first (a test sends the header Host: ${this.#host})`,
       );
-      return redirect(response, `${origin}${this.#waa.loginUrl(returnTo, demands)}&${this.#moved}`);
+      const moved = `moved=${encodeURIComponent(routes.home)}`;
+      return redirect(response, `${origin}${this.#waa.loginUrl(returnTo, demands)}&${moved}`);
     }
     const nonce = this.#cookie(request, cookies.login);
     // Who has no session any more need not come back as the same person.
