@@ -119,7 +119,7 @@ export async function sizes() {
 async function session(config = {}, overrides = {}) {
   const wls = createWLS();
   const made = { secret: randomBytes(32).toString('hex'), store: new MemoryStore(), ...config };
-  const waa = createWAA({ baseUrl: origin, wls: wls.profile, ...made });
+  const waa = createWAA({ baseUrl: origin, wls: wls.profile, log: false, ...made });
   const { location, nonce } = waa.startLogin('/');
   const { cookie, auth } = await waa.finishLogin(wls.respond(location, overrides), nonce);
   return { waa, cookie, auth, ...made };

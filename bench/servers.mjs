@@ -28,7 +28,7 @@ const greet = (principal) => `Hello, ${principal}.`;
 async function ours(store = new MemoryStore()) {
   const wls = createWLS();
   const secret = randomBytes(32).toString('hex');
-  const waa = createWAA({ baseUrl: origin, wls: wls.profile, secret, store });
+  const waa = createWAA({ baseUrl: origin, wls: wls.profile, secret, store, log: false });
   const { location, nonce } = waa.startLogin('/');
   const { cookie } = await waa.finishLogin(wls.respond(location), nonce);
   return { waa, store, secret, sealed: cookie, cookie: `${waa.cookies.session}=${cookie}` };

@@ -4,6 +4,7 @@ import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
+import { inspect } from 'node:util';
 import { afterAll, afterEach, describe, expect, it, onTestFinished } from 'vitest';
 import type { LogEvent } from '../src/config.js';
 import { LmdbStore } from '../src/session/lmdb.js';
@@ -163,4 +164,36 @@ describe('RedisStore at a server that is no Redis', () => {
     expect(message).not.toMatch(/[\p{Cc}\u2028\u2029]/u);
     expect(message.length).toBeLessThan(2000);
   });
+
+  it.each([
+    ["-ERR unknown command 'AUTH', with args beginning with: 'user' 'PASSWORD' ", 'correct%20horse'],
+    ["-ERR unknown command 'HELLO' with args beginning with: '3' 'AUTH' 'user' 'PASSWORD'", 'correct%20horse'],
+    ['-ERR PASSWORD is no password here', 'battery'],
+    ['-WRONGPASS for user: PASSWORD', 'staple'],
+  ])(
+    'shows the password neither in the error nor in its cause or the log, for the answer %j',
+    async (line, encoded) => {
+      const password = decodeURIComponent(encoded);
+      const server = createServer((socket) => {
+        socket.on('error', () => {}).on('data', () => socket.write(`${line.replace('PASSWORD', password)}\r\n`));
+        onTestFinished(() => void socket.destroy());
+      });
+      await once(server.listen(0, '127.0.0.1'), 'listening');
+      const address = `127.0.0.1:${(server.address() as AddressInfo).port}`;
+      for (const options of [
+        { url: `redis://user:${encoded}@${address}` },
+        { url: `redis://${address}`, username: 'user', password },
+      ]) {
+        const store = new RedisStore(options);
+        const error = await store.get('x').catch((thrown: Error) => thrown);
+        await store.close();
+        expect(error).toBeInstanceOf(Error);
+        expect((error as Error).cause).toBeInstanceOf(Error);
+        const shown = inspect(error, { depth: null, showHidden: true });
+        expect(shown).toContain('Redis cannot be used');
+        for (const secret of [password, encoded]) expect(shown).not.toContain(secret);
+      }
+      server.close();
+    },
+  );
 });

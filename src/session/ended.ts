@@ -240,7 +240,8 @@ export class Ended {
   #learnRevocation({ name, person, login, ends }: Revocation): Learned {
     const known = this.#revoked.get(name) ?? { person, login, ends };
     const owner = known.person === person ? { person, login: Math.max(known.login, login) } : unowned;
-    const revoked = { ...owner, ends: Math.max(known.ends, ends) };
+    // Without a spread, with which V8 keeps twice as many bytes for each revocation.
+    const revoked = { person: owner.person, login: owner.login, ends: Math.max(known.ends, ends) };
     // All sessions of the cookie are this person's: what is known of them is in the revocation now.
     if (this.#members.get(name)?.size === 1) this.#dropMember(name, owner);
     const cut = this.#cuts.get(owner.person);

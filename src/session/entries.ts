@@ -136,7 +136,9 @@ const parsers: Readonly<Record<string, (parts: Parts) => Content | undefined>> =
 
 function parseRevocation(kind: Revocation['kind'], { about, rest, value, ends, now }: Parts): Revocation | undefined {
   const owner = parseOwner(value, now);
-  return owner === undefined || rest !== undefined ? undefined : { kind, name: `${kind}.${about}`, ...owner, ends };
+  if (owner === undefined || rest !== undefined) return undefined;
+  // A concatenation would keep its parts, and `about` the whole key, for as long as the revocation is kept.
+  return { kind, name: [kind, about].join('.'), ...owner, ends };
 }
 
 function parseOwner(value: string, now: number): Owner | undefined {

@@ -44,7 +44,7 @@ export class Link {
 
   /** @param beacon a channel of this link alone. @param mark the key that is there for as long as any is. */
   constructor(options: LinkOptions, beacon: string, mark: string) {
-    this.#address = addressOf(options.url);
+    this.#address = addressOf(options);
     this.#beacon = beacon;
     this.#mark = mark;
     this.ended = new Promise((resolve) => {

@@ -4,8 +4,10 @@ import { isText } from '../options.js';
 /** A Redis that no waiting mends: its configuration, or that of the application, has to be changed. */
 export class Refusal extends TypeError {}
 
-/** Address of a Redis, as far as messages may show it: without user name and password. */
+/** Address of a Redis. */
 interface Address {
+  /** Passwords, which no error may show. */
+  readonly secrets: readonly string[];
   readonly host: string;
   readonly port: string;
   readonly tls: boolean;
@@ -134,10 +136,20 @@ const reasons: readonly Reason[] = [
   },
 ];
 
-/** Reads from the options what messages may show. */
-export function addressOf(url: string): Address {
-  const { protocol, hostname, port, pathname } = new URL(url);
-  return { host: hostname, port: port || '6379', tls: protocol === 'rediss:', database: pathname.slice(1) || '0' };
+/** Reads the address from the options. */
+export function addressOf({ url, password = '' }: { readonly url: string; readonly password?: string }): Address {
+  const { protocol, hostname, port, pathname, password: encoded } = new URL(url);
+  const secrets = [password, encoded, decoded(encoded)].filter((secret) => secret !== '');
+  const database = pathname.slice(1) || '0';
+  return { secrets, host: hostname, port: port || '6379', tls: protocol === 'rediss:', database };
+}
+
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
 }
 
 /** Error of a Redis that cannot be used for now, and is tried again. */
@@ -150,13 +162,25 @@ export function isDiagnosed(error: unknown): boolean {
   );
 }
 
-/** Says why a Redis cannot be used, and what to do. The error of the client becomes the cause. */
+/** Says why a Redis cannot be used, and what to do. The error of the client, without passwords, becomes the cause. */
 export function diagnose(error: Error, address: Address): Error {
   if (error instanceof Refusal || error instanceof Away) return error;
-  const reason = reasons.find(({ pattern }) => pattern.test(textOf(error)));
-  const message = reason === undefined ? messageOf(error) : `${briefly(error)}: ${reason.explain(address)}`;
-  if (reason?.lasts) return new Refusal(`Redis cannot be used: ${message}`, { cause: error });
-  return new Away(`Redis cannot be used just now: ${message}`, { cause: error });
+  const cause = withoutSecrets(error, address);
+  const reason = reasons.find(({ pattern }) => pattern.test(textOf(cause)));
+  const message = reason === undefined ? cause.message : `${briefly(cause)}: ${reason.explain(address)}`;
+  if (reason?.lasts) return new Refusal(`Redis cannot be used: ${message}`, { cause });
+  return new Away(`Redis cannot be used just now: ${message}`, { cause });
+}
+
+/**
+ * Copies an error without passwords, and with a message of one line and of bounded length. A server repeats the arguments
+ * of a command that it does not know, such as AUTH.
+ */
+function withoutSecrets(error: Error, { secrets }: Address): Error {
+  let message = messageOf(error).replace(/,? with args beginning with:.*/s, '');
+  for (const secret of secrets) message = message.replaceAll(secret, '…');
+  const { code } = error as NodeJS.ErrnoException;
+  return Object.assign(new Error(singleLine(message)), isText(code) ? { code } : {});
 }
 
 function textOf(error: unknown): string {
@@ -171,10 +195,7 @@ function briefly(error: Error): string {
     .replace(/\.$/, '');
 }
 
-/**
- * Returns the message of an error as one line of bounded length, since a server may have written it. Of several addresses
- * that were tried, the first one says why.
- */
+/** Returns the message of an error. Of several addresses that were tried, the first one says why. */
 function messageOf(error: Error): string {
-  return singleLine(error instanceof AggregateError ? String(error.errors[0]?.message) : error.message);
+  return String(error instanceof AggregateError ? error.errors[0]?.message : error.message);
 }

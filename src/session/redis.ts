@@ -51,7 +51,7 @@ export class RedisStore implements Store {
   constructor(options: RedisStoreOptions) {
     checkOptions('new RedisStore', options, rules);
     checkCharacters(options.url);
-    this.#address = addressOf(options.url);
+    this.#address = addressOf(options);
     this.#database = this.#address.database;
     this.#options = options;
     this.#prefix = options.prefix ?? 'ucam-webauth:';
