@@ -6,9 +6,11 @@ import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { inspect } from 'node:util';
 import { afterAll, afterEach, describe, expect, it, onTestFinished } from 'vitest';
+import { printable } from '../src/cli/usage.js';
 import type { LogEvent } from '../src/config.js';
 import { LmdbStore } from '../src/session/lmdb.js';
 import { RedisStore } from '../src/session/redis.js';
+import { cookieSecret } from '../src/session/secret.js';
 import { createWAA } from '../src/waa.js';
 import { root, runNode } from './processes.js';
 import { clock, secret, wls } from './site.js';
@@ -140,6 +142,22 @@ describe('createWAA() with LmdbStore', () => {
     expect(await revoked).toMatchObject({ code: 'ERR_SESSION_REVOKED' });
     expect(events.filter(({ level }) => level === 'error')).toEqual([]);
     await waa.close();
+  });
+});
+
+describe('cookieSecret({ file })', () => {
+  it.skipIf(process.platform !== 'linux')('says so of a file that opens and cannot be read', () => {
+    const read = () => cookieSecret({ file: '/proc/self/mem' });
+    expect(read).toThrow(TypeError);
+    expect(read).toThrow(/^the file \/proc\/self\/mem of the secret cannot be read: /);
+  });
+});
+
+describe('printable()', () => {
+  it('escapes what begins a new line in a terminal or moves its cursor', () => {
+    expect(printable('a\u2028b\u2029c\u0085d\u001b[2J\u202ee')).toBe(
+      'a\\u{2028}b\\u{2029}c\\u{85}d\\u{1b}[2J\\u{202e}e',
+    );
   });
 });
 

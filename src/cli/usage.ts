@@ -44,7 +44,7 @@ export function readPort(text: string | undefined, otherwise: number): number {
 
 /** Untrusted text for a terminal: control characters are shown, not sent. */
 export function printable(text: string): string {
-  return text.replace(/\p{C}/gu, (char) => `\\u{${(char.codePointAt(0) as number).toString(16)}}`);
+  return text.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, (char) => `\\u{${(char.codePointAt(0) as number).toString(16)}}`);
 }
 
 /** Resolves when the process is asked to end. Called before anything is printed: whoever reads that may ask at once. */

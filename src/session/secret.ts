@@ -102,10 +102,25 @@ export function readSecretFile(
     // Judged and read by one descriptor: a name can come to mean another file in between.
     const stats = fstatSync(opened);
     checkFile(path, stats, shared);
-    const secrets = checkSecrets(linesOf(readFileSync(opened, 'utf8')), `the file ${path}`);
+    const secrets = checkSecrets(linesOf(readText(opened, path)), `the file ${path}`);
     return { secrets, mode: stats.mode & 0o777 };
   } finally {
     closeSync(opened);
+  }
+}
+
+/** @throws TypeError for a file that cannot be read though it can be opened, such as some of /proc. */
+function readText(opened: number, path: string): string {
+  try {
+    return readFileSync(opened, 'utf8');
+  } catch (error) {
+    const { message } = error as Error;
+    throw new TypeError(
+      `the file ${path} of the secret cannot be read: ${message}. Give the path of a file with the secret`,
+      {
+        cause: error,
+      },
+    );
   }
 }
 
