@@ -32,9 +32,13 @@ print('Times as fast, and what was aimed at', goals.map(row));
 print('Times as fast, without a goal', ratios.filter(({ goal }) => goal === undefined).map(row));
 print(growthTitle, growth.map(describeGrowth));
 print('Sizes', [
-  `${bytes.toFixed(0).padStart(8)}  below 200  bytes that a process keeps for each of 1,000,000 ended sessions`,
-  `${String(cookie).padStart(8)}  below 400  characters of a session cookie with two ptags`,
-  `${(held.ours.bytes - held.bare.bytes).toFixed(0).padStart(8)}  below 1024 bytes of heap for each of ${held.open} open sockets, beyond the ${held.bare.bytes.toFixed(0)} of bare ws`,
+  size(bytes, 200, 'bytes that a process keeps for each of 1,000,000 ended sessions'),
+  size(cookie, 400, 'characters of a session cookie with two ptags'),
+  size(
+    held.ours.bytes - held.bare.bytes,
+    1024,
+    `bytes of heap for each of ${held.open} open sockets, beyond the ${held.bare.bytes.toFixed(0)} of bare ws`,
+  ),
   `${held.ours.idle.toFixed(0).padStart(8)}             milliseconds of processor time in ${held.seconds} s with all of them idle; bare ws, which pings nobody: ${held.bare.idle.toFixed(0)}`,
 ]);
 console.log(`\nTook ${Math.round((Date.now() - started) / 1000)} s.`);
@@ -42,6 +46,11 @@ if (process.argv.includes('--chart')) draw();
 
 function time([name, rates]) {
   return `${(1e6 / median(rates)).toFixed(2).padStart(10)}  ${name}`;
+}
+
+function size(value, goal, what) {
+  const verdict = value < goal ? 'holds ' : 'MISSED';
+  return `${value.toFixed(0).padStart(8)}  below ${String(goal).padEnd(4)}  ${verdict}  ${what}`;
 }
 
 function row({ first, second, goal, note, value }) {
