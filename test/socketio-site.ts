@@ -37,11 +37,13 @@ export class SocketIOSite {
 
   async end(): Promise<void> {
     for (const client of this.#clients.splice(0)) client.disconnect();
-    await this.io.close();
+    // A browser may keep a connection that it has sent nothing on, for which close() waits.
+    const closed = this.io.close();
     for (const server of this.#servers.splice(0)) {
       server.close();
       server.closeAllConnections();
     }
+    await closed;
     await this.waa.close();
   }
 
